@@ -1,0 +1,55 @@
+package pooly
+
+import (
+	"fmt"
+	"math/rand/v2"
+)
+
+// EpsilonGreedy picks a host at random with probability epsilon, all alike, and otherwise one with the best
+// score, ties broken at random. See Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.2.
+//
+// So the best of n hosts gets the share 1-ε+ε/n, and each of the others ε/n, however bad it is: that is the
+// price of noticing when it improves. A pick is O(1).
+type EpsilonGreedy struct {
+	epsilon float64
+}
+
+// NewEpsilonGreedy returns an EpsilonGreedy. epsilon is the share of picks that explore, in [0, 1]; 0.1 is usual.
+// It panics if epsilon is anything else.
+func NewEpsilonGreedy(epsilon float64) *EpsilonGreedy {
+	if !(epsilon >= 0 && epsilon <= 1) {
+		panic(fmt.Errorf("%w: NewEpsilonGreedy: epsilon %v is outside [0, 1]", ErrInvalidArg, epsilon))
+	}
+	return &EpsilonGreedy{epsilon}
+}
+
+// NewPicker implements Bandit in O(n).
+func (e *EpsilonGreedy) NewPicker(arms []Arm) Picker {
+	p := &epsilonPicker{epsilon: e.epsilon, n: len(arms)}
+	top := HostDown
+	for i, s := range scores(arms) {
+		if s > top {
+			top, p.best = s, p.best[:0]
+		}
+		if s == top {
+			p.best = append(p.best, i)
+		}
+	}
+	return p
+}
+
+type epsilonPicker struct {
+	epsilon float64
+	n       int
+	best    []int // the arms that share the best score
+}
+
+func (p *epsilonPicker) Pick(rng *rand.Rand) int {
+	if p.epsilon > 0 && rng.Float64() < p.epsilon {
+		return rng.IntN(p.n)
+	}
+	if len(p.best) == 1 {
+		return p.best[0]
+	}
+	return p.best[rng.IntN(len(p.best))]
+}

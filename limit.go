@@ -1,0 +1,76 @@
+package pooly
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// limit is how long one call may wait: until its context ends, and for WaitTimeout in all, counted from its
+// first wait. It belongs to one goroutine.
+type limit struct {
+	ctx     context.Context
+	timeout time.Duration // 0: none
+	timer   *time.Timer   // nil before the first wait
+	passed  bool
+}
+
+func newLimit(ctx context.Context, timeout time.Duration) *limit {
+	return &limit{ctx: ctx, timeout: timeout}
+}
+
+func (l *limit) stop() {
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+}
+
+// err returns why the call must wait no longer, nil if it may.
+func (l *limit) err() error {
+	if err := l.ctx.Err(); err != nil {
+		if cause := context.Cause(l.ctx); cause != err {
+			return fmt.Errorf("%w: %w", err, cause)
+		}
+		return err
+	}
+	if l.passed {
+		return fmt.Errorf("%w: waited %v", ErrOpTimeout, l.timeout)
+	}
+	return nil
+}
+
+// wait receives from ready. It returns an error if the limit comes first.
+func (l *limit) wait(ready <-chan result) (result, error) {
+	select {
+	case r := <-ready:
+		return r, nil
+	case <-l.ctx.Done():
+	case <-l.expired():
+		l.passed = true
+	}
+	return result{}, l.err()
+}
+
+// pause sleeps for d. It returns an error if the limit comes first.
+func (l *limit) pause(d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-l.ctx.Done():
+	case <-l.expired():
+		l.passed = true
+	}
+	return l.err()
+}
+
+func (l *limit) expired() <-chan time.Time {
+	if l.timeout == 0 {
+		return nil
+	}
+	if l.timer == nil {
+		l.timer = time.NewTimer(l.timeout)
+	}
+	return l.timer.C
+}

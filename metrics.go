@@ -1,0 +1,233 @@
+package pooly
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cactus/go-statsd-client/v5/statsd"
+)
+
+// metrics reports a service to a statsd server.
+//
+// Timings are sent as they happen, for the share of calls that is sampled. Counters are differences of what
+// Stats counts anyway, once a second, so that they are exact at any sample rate and cost GetConn nothing.
+type metrics struct {
+	service *Service
+	client  statsd.StatSender
+	close   func() error
+	target  *statsdTarget
+	rate    float64
+	quit    chan struct{}
+	done    sync.WaitGroup
+
+	// What the counters have told the server so far; used by one goroutine at a time.
+	sent struct{ gets, puts, getFails, fails uint64 }
+}
+
+// reportPeriod is how often gauges and counters are sent.
+const reportPeriod = time.Second
+
+func startMetrics(s *Service) *metrics {
+	m := &metrics{
+		service: s,
+		target:  &statsdTarget{address: s.config.StatsdAddr},
+		rate:    s.config.StatsdSampleRate,
+		quit:    make(chan struct{}),
+	}
+	// The sizes are the library's defaults: 1,432 bytes fit a packet on Ethernet. Neither constructor can fail with
+	// these arguments.
+	buffer, _ := statsd.NewBufferedSenderWithSender(m.target, 300*time.Millisecond, 1432)
+	client, _ := statsd.NewClientWithSender(buffer, "service."+metricName(s.name), 0)
+	sub := client.NewSubStatter("")
+	sub.SetSamplerFunc(func(float32) bool { return true }) // what is sampled is decided here, once per call
+	m.client, m.close = sub, client.Close
+	m.target.resolve(context.Background(), true)
+	m.done.Go(m.run)
+	return m
+}
+
+// metricName makes a name that statsd can parse: separators and white space become underscores.
+func metricName(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ':' || r == '|' || r == '@' || r == '#' || r == ',':
+			return '_'
+		case r <= ' ' || r == 0x7f || r == '\u0085' || r == '\u00a0':
+			return '_'
+		}
+		return r
+	}, name)
+}
+
+// getConn is GetConnContext with its timings taken.
+func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
+	s := m.service
+	sampled := m.rate >= 1 || s.rng.Float64() < m.rate
+	var began time.Duration
+	if sampled {
+		began = s.clock.now()
+	}
+	c, h, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if sampled || s.timing.Load() {
+		c.start = s.clock.now()
+	}
+	if sampled {
+		c.sampled = true
+		m.timing("conns.get.delay", c.start-began)
+		_ = m.client.Timing("hosts.score", int64(100*h.score.Load()+0.5), float32(m.rate))
+	}
+	return c, nil
+}
+
+// leaseEnded reports the duration of a sampled lease.
+func (m *metrics) leaseEnded(d time.Duration) {
+	m.timing("conns.active.period", d)
+}
+
+// timing buffers a duration. Errors of the client tell of lost metrics, for which there is no one to ask.
+func (m *metrics) timing(metric string, d time.Duration) {
+	_ = m.client.TimingDuration(metric, d, float32(m.rate))
+}
+
+func (m *metrics) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var resolving sync.WaitGroup
+	defer resolving.Wait()
+	ticker := time.NewTicker(reportPeriod)
+	defer ticker.Stop()
+	for {
+		resolving.Go(func() { m.target.resolve(ctx, false) })
+		select {
+		case <-ticker.C:
+			m.report()
+		case <-m.quit:
+			cancel()
+			return
+		}
+	}
+}
+
+// report sends the gauges, and what the counters have grown by.
+func (m *metrics) report() {
+	stats := m.service.stats()
+	_ = m.client.Gauge("hosts.count", int64(len(stats.Hosts)), 1)
+	_ = m.client.Gauge("conns.count", int64(stats.Open), 1)
+	m.count("conns.get.count", stats.Gets, &m.sent.gets)
+	m.count("conns.put.count", stats.Puts, &m.sent.puts)
+	m.count("conns.get.fails", stats.GetFailures, &m.sent.getFails)
+	m.count("conns.fails", stats.Failures, &m.sent.fails)
+}
+
+func (m *metrics) count(metric string, total uint64, sent *uint64) {
+	if total > *sent {
+		_ = m.client.Inc(metric, int64(total-*sent), 1)
+		*sent = total
+	}
+}
+
+// stop sends what is left and ends the goroutines.
+func (m *metrics) stop() {
+	close(m.quit)
+	m.done.Wait()
+	m.report()
+	_ = m.close()
+}
+
+// statsdTarget sends packets to a server that may be absent: while its name is unknown they are dropped. It
+// looks a name up again every lookupPeriod, in case the server has moved, and each second until it is found.
+type statsdTarget struct {
+	address string
+	socket  atomic.Pointer[net.UDPConn]
+	remote  atomic.Pointer[net.UDPAddr]
+
+	mu       sync.Mutex // guards the fields below
+	looking  bool
+	lookedUp time.Time
+	closed   bool
+}
+
+const lookupPeriod = 30 * time.Second
+
+// resolve finds the server if that is due. A first time may be done at once where no name server is needed.
+func (t *statsdTarget) resolve(ctx context.Context, literal bool) {
+	t.mu.Lock()
+	due := !t.looking && !t.closed && (t.remote.Load() == nil || time.Since(t.lookedUp) >= lookupPeriod)
+	if due {
+		t.looking = true
+	}
+	t.mu.Unlock()
+	if !due {
+		return
+	}
+	remote := t.lookUp(ctx, literal)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looking = false
+	if remote == nil || t.closed {
+		return
+	}
+	if t.socket.Load() == nil {
+		socket, err := net.ListenUDP("udp", nil)
+		if err != nil {
+			return
+		}
+		t.socket.Store(socket)
+	}
+	t.remote.Store(remote)
+	t.lookedUp = time.Now()
+}
+
+// lookUp returns the server's address, nil if it has none now.
+func (t *statsdTarget) lookUp(ctx context.Context, literal bool) *net.UDPAddr {
+	host, service, err := net.SplitHostPort(t.address)
+	if err != nil {
+		return nil
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	ip := net.ParseIP(host)
+	if literal && ip == nil {
+		return nil
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil {
+		return nil
+	}
+	if ip == nil {
+		ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
+		if err != nil || len(ips) == 0 {
+			return nil
+		}
+		ip = ips[0]
+	}
+	return &net.UDPAddr{IP: ip, Port: port}
+}
+
+// Send implements statsd.Sender. It never waits: the kernel drops what it cannot take.
+func (t *statsdTarget) Send(packet []byte) (int, error) {
+	socket, remote := t.socket.Load(), t.remote.Load()
+	if socket == nil || remote == nil {
+		return 0, net.ErrClosed
+	}
+	return socket.WriteToUDP(packet, remote)
+}
+
+// Close implements statsd.Sender.
+func (t *statsdTarget) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if socket := t.socket.Load(); socket != nil {
+		return socket.Close()
+	}
+	return nil
+}

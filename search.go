@@ -1,0 +1,169 @@
+package pooly
+
+import (
+	"context"
+	"iter"
+)
+
+// search is one GetConn whose first choice had no idle connection. It belongs to one goroutine.
+//
+// In each round it asks the hosts one by one: the strategy's first choice, two more of its choices, so that what
+// overflows follows the scores too, then all others. The first with an idle connection or room for a dial is
+// the one. If all have been asked and some are merely busy, it queues for these; if none is, it asks the
+// ejected ones.
+type search struct {
+	service  *Service
+	lease    *Conn
+	limit    *limit
+	first    *host          // the strategy's first choice, nil if there is none
+	asked    map[*Pool]bool // the hosts that failed in this round
+	attempts []Attempt
+	place    map[*Pool]int // in attempts
+}
+
+// morePicks is how many more choices a search asks the strategy for.
+const morePicks = 2
+
+// search leases a connection to lease, or returns a *GetConnError.
+func (s *Service) search(ctx context.Context, lease *Conn, first *host) error {
+	q := &search{
+		service: s,
+		lease:   lease,
+		limit:   newLimit(ctx, s.config.WaitTimeout),
+		first:   first,
+		asked:   make(map[*Pool]bool),
+		place:   make(map[*Pool]int),
+	}
+	defer q.limit.stop()
+	for attempt := 1; ; attempt++ {
+		found, err := q.round()
+		if found {
+			return nil
+		}
+		if err == nil && attempt == s.config.GetAttempts {
+			err = ErrNoHostAvailable
+		}
+		if err == nil {
+			err = q.limit.pause(s.config.RetryDelay)
+		}
+		if err != nil {
+			return &GetConnError{Service: s.name, Reason: err, Attempts: q.attempts}
+		}
+	}
+}
+
+// round asks each host at most once. It returns an error if the search must end.
+func (q *search) round() (found bool, err error) {
+	clear(q.asked)
+	for {
+		if err := q.limit.err(); err != nil {
+			return false, err
+		}
+		v, err := q.service.currentView()
+		if err != nil {
+			return false, err
+		}
+		if len(v.hosts)+len(v.ejected) == 0 {
+			return false, ErrNoHostAvailable
+		}
+		w := newWaiter(q.lease)
+		outcome, full := q.ask(w, q.candidates(v), false)
+		if outcome == gone {
+			outcome, full = q.ask(w, q.all(v), true)
+		}
+		switch outcome {
+		case leased:
+			return true, nil
+		case gone:
+			return false, nil
+		case busy:
+			if !q.service.queue.push(w) {
+				return false, ErrPoolClosed
+			}
+			for _, h := range full {
+				h.serve() // what came free since it was asked
+			}
+		}
+		r, err := q.service.await(w, q.limit)
+		switch {
+		case err != nil:
+			return false, err
+		case r.err != nil:
+			q.failed(r.pool, r.err)
+		case r.pool != nil && r.pool.usable(q.lease):
+			return true, nil
+		}
+	}
+}
+
+// ask goes through hosts until one has a connection for w or lets it wait for a dial. Otherwise it returns the
+// hosts that are merely busy, or gone if there is none.
+func (q *search) ask(w *waiter, hosts iter.Seq[*host], forced bool) (outcome got, full []*host) {
+	outcome = gone
+	for h := range hosts {
+		if q.asked[&h.Pool] {
+			continue
+		}
+		switch g := h.get(w, forced); g {
+		case leased, waiting:
+			return g, nil
+		case busy:
+			outcome = busy
+			full = append(full, h)
+		}
+	}
+	return outcome, full
+}
+
+// candidates yields the hosts that are not ejected, in the order in which to ask them. Some come twice.
+func (q *search) candidates(v *view) iter.Seq[*host] {
+	return func(yield func(*host) bool) {
+		if first := q.first; first != nil {
+			q.first = nil
+			if !yield(first) {
+				return
+			}
+		}
+		for range min(morePicks, len(v.hosts)-1) {
+			if h, _ := v.pick(q.service); h != nil && !yield(h) {
+				return
+			}
+		}
+		q.fromRandom(v.hosts, yield)
+	}
+}
+
+// all yields every host: the ejected ones, and those that were ejected since the view was made.
+func (q *search) all(v *view) iter.Seq[*host] {
+	return func(yield func(*host) bool) {
+		if q.fromRandom(v.hosts, yield) {
+			q.fromRandom(v.ejected, yield)
+		}
+	}
+}
+
+// fromRandom yields the hosts in turn, from a random one on. It reports whether there was demand for all.
+func (q *search) fromRandom(hosts []*host, yield func(*host) bool) bool {
+	start := 0
+	if len(hosts) > 1 {
+		start = q.service.rng.IntN(len(hosts))
+	}
+	for i := range hosts {
+		if !yield(hosts[(start+i)%len(hosts)]) {
+			return false
+		}
+	}
+	return true
+}
+
+// failed notes that a host could not be reached.
+func (q *search) failed(p *Pool, err error) {
+	q.asked[p] = true
+	i, known := q.place[p]
+	if !known {
+		i = len(q.attempts)
+		q.place[p] = i
+		q.attempts = append(q.attempts, Attempt{Address: p.address})
+	}
+	q.attempts[i].Err = err
+}

@@ -1,0 +1,157 @@
+package pooly
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A waiter is a call that needs a connection and found none idle. It stands in one of two lines: that of a
+// pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
+// where the first host with room takes it out. Leaving either is O(1).
+type waiter struct {
+	lease *Conn       // filled in by the pool that grants it
+	ready chan result // holds one: each enlistment ends with one result, or with leave
+
+	queued     bool    // guarded by queue.mu: it stands in the queue
+	pool       *Pool   // guarded by queue.mu: who took it out of the queue, nil before
+	dialing    bool    // guarded by pool.mu: it stands in that pool's line
+	prev, next *waiter // guarded like the line it stands in
+}
+
+// result is what ended a wait. Without an error the lease is granted by pool; with one, pool could not be
+// dialled. Without a pool the hosts have changed, and the call must look anew.
+type result struct {
+	pool *Pool
+	err  error
+}
+
+func newWaiter(lease *Conn) *waiter {
+	return &waiter{lease: lease, ready: make(chan result, 1)}
+}
+
+// leave withdraws w from wherever it stands. If a result came first, leave returns it: the caller owns the
+// lease in it.
+func (w *waiter) leave(q *waitQueue) (r result, served bool) {
+	q.mu.Lock()
+	queued, p := w.queued, w.pool
+	if queued {
+		q.removeLocked(w)
+	}
+	q.mu.Unlock()
+	if queued || p != nil && p.leaveLine(w) {
+		return result{}, false
+	}
+	return <-w.ready, true // whoever took w out of its line has sent by now
+}
+
+// await blocks until w is served or the limit is reached, and then gives back what came too late.
+func (e *poolEnv) await(w *waiter, l *limit) (result, error) {
+	began := e.clock.now()
+	r, err := l.wait(w.ready)
+	if err != nil {
+		late, served := w.leave(e.queue)
+		if served && late.pool != nil && late.err == nil {
+			late.pool.unget(w.lease)
+		}
+		return result{}, err
+	}
+	if r.pool != nil {
+		r.pool.countWait(e.clock.now() - began)
+	}
+	return r, nil
+}
+
+// waitQueue is where callers wait when no host has room: one for a service, or for a pool used alone. Its lock
+// is a leaf: it may be taken under a pool's lock, and nothing is taken under it.
+type waitQueue struct {
+	length atomic.Int32 // of list; read without the lock to see that no one waits
+
+	mu     sync.Mutex // guards the fields below
+	list   waiterList // FIFO
+	closed bool
+}
+
+// push appends w; it reports false if the queue is closed.
+func (q *waitQueue) push(w *waiter) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	w.pool, w.queued = nil, true
+	q.list.push(w)
+	q.length.Add(1)
+	return true
+}
+
+// pop takes out the longest waiting caller on behalf of p, whose lock the caller holds; nil if none waits.
+func (q *waitQueue) pop(p *Pool) *waiter {
+	if q.length.Load() == 0 {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	w := q.list.front
+	if w != nil {
+		q.removeLocked(w)
+		w.pool = p
+	}
+	return w
+}
+
+// wakeAll ends every wait with r.
+func (q *waitQueue) wakeAll(r result) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.list.front != nil {
+		w := q.list.front
+		q.removeLocked(w)
+		w.ready <- r
+	}
+}
+
+// close ends every wait and lets no one in.
+func (q *waitQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.wakeAll(result{})
+}
+
+func (q *waitQueue) removeLocked(w *waiter) {
+	q.list.remove(w)
+	w.queued = false
+	q.length.Add(-1)
+}
+
+// waiterList is a doubly linked list through the waiters themselves.
+type waiterList struct {
+	front, back *waiter
+	length      int
+}
+
+func (l *waiterList) push(w *waiter) {
+	w.prev, w.next = l.back, nil
+	if l.back == nil {
+		l.front = w
+	} else {
+		l.back.next = w
+	}
+	l.back = w
+	l.length++
+}
+
+func (l *waiterList) remove(w *waiter) {
+	if w.prev == nil {
+		l.front = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.back = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next = nil, nil
+	l.length--
+}

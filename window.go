@@ -1,0 +1,123 @@
+package pooly
+
+import "math"
+
+// slots is how many slots span DecayDuration.
+const slots = 60
+
+// noTrials is the value of a slot in which nothing was released: it speaks neither for nor against a host.
+const noTrials = 0.5
+
+// window is a host's recent history: one slot for each sixtieth of DecayDuration since the host was added, at
+// most 60 of them. Its score is the weighted mean of the slots' values, where the slot of age k (newest 0) of n
+// weighs n-k and a slot's value is the mean of its scores.
+//
+// The sums over the finished slots are kept as slots pass, so that a score costs the same whether one slot or
+// sixty have been recorded. They are floating-point numbers that drift by rounding; each turn of the ring
+// computes them anew.
+//
+// It is guarded by its pool's lock.
+type window struct {
+	newest int64 // the number of the slot that is being recorded
+	count  int   // slots recorded, the newest included
+
+	// The newest slot.
+	sum    float64
+	trials uint32
+
+	// The finished slots, in a ring: values[i] is that of slot number i modulo slots.
+	values [slots]float64
+	tried  [slots]uint32
+
+	// Over the finished slots, of which the oldest weighs 1, the next 2 and so on.
+	total          float64 // Σ value
+	weighted       float64 // Σ weight·value
+	totalTrials    uint64  // Σ trials
+	weightedTrials uint64  // Σ weight·trials
+}
+
+func newWindow(slot int64) window {
+	return window{newest: slot, count: 1}
+}
+
+// rate records one trial in the given slot, or in the newest if that is later.
+func (w *window) rate(slot int64, score float64) {
+	w.advance(slot)
+	w.sum += score
+	if w.trials < math.MaxUint32 {
+		w.trials++
+	}
+}
+
+// score returns the weighted mean of all slots.
+func (w *window) score() float64 {
+	n := float64(w.count)
+	return (w.weighted + n*w.value()) / (n * (n + 1) / 2)
+}
+
+// effectiveTrials returns the number of trials, each weighted like its slot: one in the newest slot counts 1,
+// one in the oldest of n counts 1/n.
+func (w *window) effectiveTrials() float64 {
+	n := float64(w.count)
+	return float64(w.weightedTrials)/n + float64(w.trials)
+}
+
+// value returns the value of the newest slot.
+func (w *window) value() float64 {
+	if w.trials == 0 {
+		return noTrials
+	}
+	return w.sum / float64(w.trials)
+}
+
+// advance makes slot the newest. It does nothing if it is already, or is older.
+func (w *window) advance(slot int64) {
+	if slot-w.newest >= slots { // nothing that was recorded is left in the window
+		*w = window{newest: slot, count: slots}
+		for i := range w.values {
+			w.values[i] = noTrials
+		}
+		w.resum()
+		return
+	}
+	for w.newest < slot {
+		w.next()
+	}
+}
+
+// next finishes the newest slot and begins another. While the window fills, the finished slots keep their
+// weights: the i-th weighs i. Once it is full, the oldest leaves and each of the others weighs one less.
+func (w *window) next() {
+	value, i := w.value(), w.newest%slots
+	weight := w.count
+	if w.count == slots {
+		oldest := (w.newest + 1) % slots
+		w.weighted -= w.total
+		w.weightedTrials -= w.totalTrials
+		w.total -= w.values[oldest]
+		w.totalTrials -= uint64(w.tried[oldest])
+		weight--
+	} else {
+		w.count++
+	}
+	w.values[i], w.tried[i] = value, w.trials
+	w.total += value
+	w.weighted += float64(weight) * value
+	w.totalTrials += uint64(w.trials)
+	w.weightedTrials += uint64(weight) * uint64(w.trials)
+	w.newest++
+	w.sum, w.trials = 0, 0
+	if w.newest%slots == 0 {
+		w.resum()
+	}
+}
+
+// resum computes the floating-point sums from the values.
+func (w *window) resum() {
+	w.total, w.weighted = 0, 0
+	for k := 1; k < w.count; k++ { // the slot of age k
+		v := w.values[(w.newest-int64(k))%slots]
+		w.total += v
+		w.weighted += float64(w.count-k) * v
+	}
+}
