@@ -51,13 +51,15 @@ func (l *limit) wait(ready <-chan result) (result, error) {
 	return result{}, l.err()
 }
 
-// pause sleeps for d. It returns an error if the limit comes first.
-func (l *limit) pause(d time.Duration) error {
+// pause sleeps for d. It returns an error if the limit comes first, or closed is closed.
+func (l *limit) pause(d time.Duration, closed <-chan struct{}) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return nil
+	case <-closed:
+		return ErrPoolClosed
 	case <-l.ctx.Done():
 	case <-l.expired():
 		l.passed = true

@@ -47,11 +47,11 @@ func (l *liveness) check() error {
 	if err := l.socket.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
+	if l.tls != nil {
+		return l.checkTLS()
+	}
 	if err := l.raw.Read(l.look); err != nil {
 		return err
-	}
-	if l.tls != nil && errors.Is(l.result, errUnread) {
-		return l.checkTLS()
 	}
 	return l.result
 }
@@ -72,10 +72,10 @@ func (l *liveness) peek(fd uintptr) bool {
 	return true
 }
 
-// checkTLS tells what the bytes are that have arrived at a TLS connection. They may be records that concern
-// only TLS, such as the session tickets that servers send after the handshake: reading consumes these, and then
-// finds nothing. The socket is read without waiting, and a record that has come in part stays with the
-// tls.Conn until the rest of it comes.
+// checkTLS reads from a TLS connection without waiting. That finds a reply that has been decrypted already as
+// well as one that is still in the socket, and consumes records that concern only TLS, such as the session
+// tickets that servers send after the handshake. A record that has come in part stays with the tls.Conn until
+// the rest of it comes.
 func (l *liveness) checkTLS() error {
 	l.nowait = true
 	defer func() { l.nowait = false }()

@@ -40,15 +40,24 @@ func (s *Service) search(ctx context.Context, lease *Conn, first *host) error {
 		if found {
 			return nil
 		}
-		if err == nil && attempt == s.config.GetAttempts {
-			err = ErrNoHostAvailable
-		}
-		if err == nil {
-			err = q.limit.pause(s.config.RetryDelay)
+		if err == nil && attempt < s.config.GetAttempts {
+			err = q.limit.pause(s.config.RetryDelay, s.done)
+		} else if err == nil {
+			err = s.reason()
 		}
 		if err != nil {
 			return &GetConnError{Service: s.name, Reason: err, Attempts: q.attempts}
 		}
+	}
+}
+
+// reason returns why no host could serve: a service that is closed meanwhile has none.
+func (s *Service) reason() error {
+	select {
+	case <-s.done:
+		return ErrPoolClosed
+	default:
+		return ErrNoHostAvailable
 	}
 }
 

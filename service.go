@@ -128,6 +128,7 @@ type Service struct {
 	poolEnv               // immutable
 	metrics *metrics      // immutable; nil if there is no statsd server
 	rng     *rand.Rand    // immutable; safe for concurrent use, unlike most
+	done    chan struct{} // closed by Close
 
 	// Read by every call, written rarely.
 	view   atomic.Pointer[view] // nil after a change of hosts, until the next call makes it anew
@@ -170,6 +171,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 		name:     name,
 		config:   config.withDefaults(),
 		rng:      rand.New(sharedSource{}),
+		done:     make(chan struct{}),
 		hosts:    make(map[string]*host),
 		draining: make(map[*host]struct{}),
 	}
@@ -396,6 +398,7 @@ func (s *Service) Close() error {
 		return fmt.Errorf("pooly: service %s: %w", s.name, ErrPoolClosed)
 	}
 	s.closed = true
+	close(s.done)
 	for _, h := range s.order {
 		s.draining[h] = struct{}{}
 	}
