@@ -111,6 +111,7 @@ func (p *Pool) dialFailed(err error, job dialJob, last bool) {
 		newly = p.setHealthLocked(ejected) != ejected && h != nil
 		hopeless := last && p.open == 1 // this place is the only one, so nothing will come free
 		if h != nil {
+			h.cause = err
 			h.scheduleProbeLocked(job.probe)
 			hopeless = h.service.available.Load() == 0
 		}
@@ -146,6 +147,7 @@ func (p *Pool) setHealthLocked(to health) (from health) {
 		if from == ejected && to != ejected {
 			p.host.service.available.Add(1)
 			p.host.stopProbeLocked()
+			p.host.cause = nil
 		}
 	}
 	return from

@@ -1,3 +1,61 @@
-// Package pooly keeps pools of connections to the hosts of a service, and chooses the host of each call with a
-// multi-armed bandit that learns from every call before.
+// Package pooly keeps pools of connections to the hosts of a service, and has a multi-armed bandit choose the
+// host of each call.
+//
+// A [Service] owns one pool per host. [Service.GetConn] asks a strategy for a host and leases one of its
+// connections; [Conn.Release] gives the connection back and tells how well the host did. From these scores the
+// strategy learns whom to prefer: bad hosts lose their traffic within milliseconds, good ones keep it, and the
+// caller writes no failover code.
+//
+//	s := pooly.NewService("netcat", nil) // nil means every default
+//	defer s.Close()
+//	s.Add("127.0.0.1:1234")
+//	s.Add("127.0.0.1:12345")
+//
+//	c, err := s.GetConn() // or s.GetConnContext(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	defer c.Release(&err, pooly.HostUp) // an error, *error or nil; a score in [0, 1]
+//	_, err = c.NetConn().Write([]byte("ping\n"))
+//	return err
+//
+// # Connections
+//
+// A [Driver] makes the connections. [NetDriver], the default, makes TCP ones, or Unix sockets or TLS; a driver
+// of your own puts any client behind pooly, such as one for SQL, Redis or Thrift.
+//
+// A connection belongs to one lease at a time. After an error that the driver calls fatal it is closed, and one
+// that died while idle, or that holds bytes nobody read, is not handed out again. No host ever has more than
+// MaxConns.
+//
+// # Strategies
+//
+// A [Bandit] chooses among the hosts. [NewRoundRobin], the default, takes them in turn; [NewEpsilonGreedy] and
+// [NewSoftMax] prefer those with better scores. A score is the mean of what Release was told in the last
+// DecayDuration, of which the newer counts more. Rate requests by degrees, such as by their latency, and the
+// strategies tell slow hosts from fast ones too.
+//
+// # Failing hosts
+//
+// A host that refuses a connection is ejected: it gets no traffic while another has any, and is dialled in the
+// background, at first after 100 ms and then ever more rarely, up to each 10 s. When it answers, its share comes
+// back by itself. GetConn does not fail while one host can be reached: see [Service.GetConnContext] for what it
+// promises, and [GetConnError] for what it tells if it fails.
+//
+// # Metrics
+//
+// With StatsdAddr set, a service reports to a statsd server, as service.<name>.<metric>:
+//
+//	hosts.score          timing   each GetConn: the score of the host picked, in percent
+//	hosts.count          gauge    each second: hosts registered
+//	conns.count          gauge    each second: connections open
+//	conns.fails          counter  dials that failed, those made good by another included
+//	conns.put.count      counter  Release calls
+//	conns.get.count      counter  GetConn calls that returned a connection
+//	conns.get.delay      timing   how long these took, in ms
+//	conns.get.fails      counter  GetConn calls that returned an error
+//	conns.active.period  timing   how long a lease lasted, in ms
+//
+// Characters of the name that statsd cannot parse become underscores. [Service.Stats] tells more, at any time,
+// without a server.
 package pooly

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ func TestEjectedHostTakesNoTrafficUntilAProbeConnects(t *testing.T) {
 		s.Add("bad")
 		time.Sleep(time.Minute) // far into the backoff
 		require.True(t, hostStats(t, s, "bad").Ejected)
+		require.ErrorIs(t, hostStats(t, s, "bad").Cause, syscall.ECONNREFUSED)
 
 		dials := d.host("bad").dials
 		for range 100 {
@@ -34,6 +36,7 @@ func TestEjectedHostTakesNoTrafficUntilAProbeConnects(t *testing.T) {
 		synctest.Wait()
 		stats := hostStats(t, s, "bad")
 		require.False(t, stats.Ejected)
+		require.NoError(t, stats.Cause)
 		require.Equal(t, 1, stats.Idle, "the probe's connection stays")
 		require.Equal(t, dials+1, d.host("bad").dials)
 

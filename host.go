@@ -32,6 +32,7 @@ type host struct {
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	probe   *time.Timer   // guarded by Pool.mu; nil unless the host is ejected
 	probed  int           // guarded by Pool.mu; how many probes in a row have failed
+	cause   error         // guarded by Pool.mu; the failure of the last dial, while the host is ejected
 }
 
 // rateLocked records what a lease told.

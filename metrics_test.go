@@ -1,6 +1,7 @@
 package pooly_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -177,7 +178,7 @@ func TestMetricsAllNineArriveAndCountExactly(t *testing.T) {
 	require.EqualValues(t, 50, scores[len(scores)-1].value, "percent")
 	leases := statsd.get(prefix + "conns.active.period")
 	require.Greater(t, len(leases), most)
-	longest := slices.MaxFunc(leases, func(a, b sample) int { return int(a.value - b.value) })
+	longest := slices.MaxFunc(leases, func(a, b sample) int { return cmp.Compare(a.value, b.value) })
 	require.GreaterOrEqual(t, longest.value, 5.0, "milliseconds")
 	require.Less(t, longest.value, 5000.0)
 	require.Empty(t, statsd.broken)

@@ -12,7 +12,7 @@ import (
 // tickMin keeps a service with a tiny MemoizeScoreDuration or DecayDuration from doing nothing but tick.
 const tickMin = 100 * time.Microsecond
 
-// touch notes that the service is in use. All but the first call after each tick read one flag.
+// touch notes that the service is in use. All but the first call after each tick only read a flag.
 func (s *Service) touch() {
 	if !s.busy.Load() {
 		s.wake()
@@ -26,25 +26,26 @@ func (s *Service) wake() (due bool) {
 	if s.closed {
 		return false
 	}
-	s.busy.Store(true)
-	if s.ticking {
-		return false
-	}
 	now := s.clock.now()
-	s.ticking = true
 	s.slot.Store(s.slotAt(now))
-	s.scheduleLocked(now)
-	return s.dueLocked(now)
+	s.busy.Store(true)
+	s.scheduleLocked(now, true)
+	asleep := !s.ticking
+	s.ticking = true
+	return asleep && s.refreshed != 0 && s.dueLocked(now) // before the first, every score is what Add set
 }
 
-// scheduleLocked sets the timer for the next time that the scores are due or a slot ends.
-func (s *Service) scheduleLocked(now time.Duration) {
+// scheduleLocked sets the timer for the next time that the scores are due or, in a service that is in use, a
+// slot ends.
+func (s *Service) scheduleLocked(now time.Duration, inUse bool) {
 	next := s.refreshed + s.config.MemoizeScoreDuration
-	if next <= now {
+	if s.refreshed == 0 || next <= now {
 		next = now + s.config.MemoizeScoreDuration
 	}
-	endOfSlot := time.Duration(s.slotAt(now)+1) * s.slotLength
-	delay := max(tickMin, min(next, endOfSlot)-now)
+	if inUse {
+		next = min(next, time.Duration(s.slotAt(now)+1)*s.slotLength)
+	}
+	delay := max(tickMin, next-now)
 	if s.ticker == nil {
 		s.ticker = time.AfterFunc(delay, s.tick)
 	} else {
@@ -60,16 +61,15 @@ func (s *Service) tick() {
 	}
 	now := s.clock.now()
 	s.slot.Store(s.slotAt(now))
-	if s.busy.Swap(false) {
-		s.unseen = true
-	}
+	inUse := s.busy.Swap(false)
+	s.unseen = s.unseen || inUse
 	s.ticking = s.unseen
 	due := s.unseen && s.dueLocked(now)
+	if s.ticking {
+		s.scheduleLocked(now, inUse)
+	}
 	if due {
 		s.unseen = false
-	}
-	if s.ticking {
-		s.scheduleLocked(now)
 	}
 	s.mu.Unlock()
 	if due {

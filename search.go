@@ -92,6 +92,10 @@ func (q *search) round() (found bool, err error) {
 			for _, h := range full {
 				h.serve() // what came free since it was asked
 			}
+			if q.service.view.Load() != v {
+				w.withdraw(q.service.queue) // it may not know of a host that has room
+				continue
+			}
 		}
 		r, err := q.service.await(w, q.limit)
 		switch {

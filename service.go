@@ -371,6 +371,7 @@ func (s *Service) stats() ServiceStats {
 			Trials:    h.trials,
 			Latency:   time.Duration(h.latency.Load()),
 			Ejected:   h.health == ejected,
+			Cause:     h.cause,
 			PoolStats: h.statsLocked(),
 		}
 		h.mu.Unlock()

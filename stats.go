@@ -47,6 +47,9 @@ type HostStats struct {
 	// Ejected says that the last dial of the host failed, so that it takes no traffic until one connects.
 	Ejected bool
 
+	// Cause is what that dial failed with; nil unless Ejected.
+	Cause error
+
 	PoolStats
 }
 

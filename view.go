@@ -104,7 +104,13 @@ func (s *Service) rebuildSoon() {
 	if s.rebuilding.CompareAndSwap(false, true) {
 		go func() {
 			s.rebuilding.Store(false)
-			s.rebuild()
+			v := s.rebuild()
+			if v == nil || s.queue.length.Load() == 0 {
+				return
+			}
+			for _, h := range v.hosts {
+				h.serve() // one that was restored while callers were about to queue for others
+			}
 		}()
 	}
 }

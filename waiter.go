@@ -44,15 +44,20 @@ func (w *waiter) leave(q *waitQueue) (r result, served bool) {
 	return <-w.ready, true // whoever took w out of its line has sent by now
 }
 
+// withdraw is leave for a call that does not want to be served any more: a lease that came first goes on to
+// the next.
+func (w *waiter) withdraw(q *waitQueue) {
+	if r, served := w.leave(q); served && r.pool != nil && r.err == nil {
+		r.pool.unget(w.lease)
+	}
+}
+
 // await blocks until w is served or the limit is reached, and then gives back what came too late.
 func (e *poolEnv) await(w *waiter, l *limit) (result, error) {
 	began := e.clock.now()
 	r, err := l.wait(w.ready)
 	if err != nil {
-		late, served := w.leave(e.queue)
-		if served && late.pool != nil && late.err == nil {
-			late.pool.unget(w.lease)
-		}
+		w.withdraw(e.queue)
 		return result{}, err
 	}
 	if r.pool != nil {
