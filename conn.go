@@ -37,7 +37,7 @@ type conn struct {
 
 	lease     *Conn         // guarded by pool.mu; nil while idle or closed
 	idleSince time.Duration // guarded by pool.mu; kept only if an idle timeout is set
-	fresh     bool          // guarded by pool.mu, then by the lease; just dialled, so TestOnBorrow is of no use
+	fresh     bool          // guarded by pool.mu, then by the lease; just dialled, and handed to the caller who waited for it
 	cut       bool          // guarded by pool.mu; closed under its lease, by Close at the deadline
 }
 

@@ -83,11 +83,10 @@ func (p *Pool) dialed(c *conn, job dialJob) {
 		return
 	}
 	restored := p.setHealthLocked(healthy) == ejected && p.host != nil
-	p.pushIdleLocked(c)
+	p.pushIdleLocked(c) // and where it goes to a waiter, others may have their dials now
 	if job.more > 0 && p.mayDialLocked() {
 		p.startDialLocked(dialJob{tries: job.tries, more: job.more - 1})
 	}
-	p.serveLocked() // an untried host had room for one dial; now it has more
 	p.mu.Unlock()
 	if restored {
 		p.host.reportRestored()
@@ -136,19 +135,18 @@ func (p *Pool) failWaiterLocked(err error) {
 	}
 }
 
-// setHealthLocked is the only place where a host's health changes; it keeps the count of the hosts that are
-// available, and returns what the health was.
+// setHealthLocked is the only place where the health of a pool changes. It returns what it was.
 func (p *Pool) setHealthLocked(to health) (from health) {
 	from, p.health = p.health, to
-	if p.host != nil {
-		if from != ejected && to == ejected {
-			p.host.service.available.Add(-1)
+	if h := p.host; h != nil && (from == ejected) != (to == ejected) {
+		if to == ejected {
+			h.service.available.Add(-1)
+		} else {
+			h.service.available.Add(1)
+			h.stopProbeLocked()
+			h.cause = nil
 		}
-		if from == ejected && to != ejected {
-			p.host.service.available.Add(1)
-			p.host.stopProbeLocked()
-			p.host.cause = nil
-		}
+		h.service.generation.Add(1)
 	}
 	return from
 }

@@ -20,8 +20,8 @@ type Driver interface {
 	// longer than a second is left to finish in the background, and its place in the pool is given away.
 	Close(c *Conn)
 
-	// TestOnBorrow is called before a connection that has been idle is leased again; an error keeps it from
-	// being handed out, and it is closed. It is on the way of every GetConn, so it must not wait for the network.
+	// TestOnBorrow is called before a connection is leased; an error keeps it from being handed out, and it is
+	// closed. It is on the way of every GetConn, so it must not wait for the network.
 	TestOnBorrow(c *Conn) error
 
 	// Temporary reports whether a connection is still fit for use after an operation on it failed with err, which

@@ -387,14 +387,85 @@ func TestGetConnReplacesConnectionsThatDiedWhileIdle(t *testing.T) {
 	})
 }
 
-// A driver whose test never passes must not send GetConn in circles: a connection just dialled is not tested.
-func TestGetConnDoesNotTestWhatItJustDialled(t *testing.T) {
+// A driver whose test never passes must not send GetConn in circles.
+func TestGetConnEndsWithADriverThatTestsNothingFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a")
 		d.test = func(*fakeConn) error { return errDead }
 		for i := range 5 {
 			release(t, get(t, s))
-			require.Equal(t, i+1, d.host("a").dials)
+			require.Equal(t, 2*(i+1), d.host("a").dials)
 		}
 	})
+}
+
+// A dial that was begun before a server restarted may end after it, with a connection to the server that was.
+func TestGetConnReplacesAConnectionThatDiedWhileItWasDialled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a")
+		d.test = func(c *fakeConn) error {
+			if c.id == 0 {
+				return errDead
+			}
+			return nil
+		}
+		c := get(t, s)
+		require.Equal(t, 1, fakeOf(c).id)
+		release(t, c)
+
+		p, d := newPool(t, pooly.PoolConfig{})
+		d.test = func(c *fakeConn) error {
+			if c.id == 0 {
+				return errDead
+			}
+			return nil
+		}
+		c, err := p.Get()
+		require.NoError(t, err)
+		require.Equal(t, 1, fakeOf(c).id)
+		release(t, c)
+	})
+}
+
+// While a caller looks at one host, another may get room, or a new one may come. It must not queue as if nothing
+// had happened. TestOnBorrow is where a test can do something at just that time.
+func TestGetConnNoticesRoomThatCameWhileItLooked(t *testing.T) {
+	for name, change := range map[string]func(*pooly.Service, *pooly.Conn){
+		"release": func(_ *pooly.Service, held *pooly.Conn) { _ = held.Release(nil, pooly.HostUp) },
+		"add":     func(s *pooly.Service, _ *pooly.Conn) { s.Add("c") },
+		"remove":  func(s *pooly.Service, _ *pooly.Conn) { s.Remove("b"); s.Remove("a"); s.Add("c") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := newFakeDriver()
+				d := &rogueDriver{Driver: fake}
+				s := pooly.NewService("test", &pooly.ServiceConfig{
+					PoolConfig:     pooly.PoolConfig{Driver: d, MaxConns: 1},
+					PrespawnConns:  -1,
+					BanditStrategy: stubborn{},
+				})
+				s.Add("a")
+				s.Add("b")
+				held, idle := get(t, s), get(t, s)
+				require.Equal(t, "b", idle.Address())
+				release(t, idle)
+				d.close = func(c *pooly.Conn) { // so that the host stays full for a while
+					time.Sleep(500 * time.Millisecond)
+					fake.Close(c)
+				}
+				d.testOnBorrow = func(*pooly.Conn) error {
+					d.testOnBorrow = nil
+					change(s, held)
+					return errDead
+				}
+				began := time.Now()
+				c := get(t, s)
+				require.Zero(t, time.Since(began))
+				require.NotEqual(t, "b", c.Address())
+				release(t, c)
+				_ = held.Release(nil, pooly.HostUp)
+				require.NoError(t, s.Close())
+			})
+		})
+	}
 }

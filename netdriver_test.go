@@ -178,19 +178,53 @@ func TestNetAllRefuseUntilOneComesBack(t *testing.T) {
 	require.NoError(t, ping(s, "at once, without a call to Add"))
 }
 
+// spyDriver remembers the connections it made.
+type spyDriver struct {
+	*pooly.NetDriver
+	mu   sync.Mutex
+	made []*pooly.Conn
+}
+
+func (d *spyDriver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
+	c, err := d.NetDriver.Dial(ctx, address)
+	if err == nil {
+		d.mu.Lock()
+		d.made = append(d.made, c)
+		d.mu.Unlock()
+	}
+	return c, err
+}
+
+// waitForFIN returns when the end of each connection has reached this side. A busy machine delivers it some time
+// after the other side has closed, and until then nobody can know.
+func (d *spyDriver) waitForFIN(t *testing.T) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.made {
+		eventually(t, func() bool { return d.TestOnBorrow(c) != nil })
+	}
+	d.made = nil
+}
+
 func TestNetServerRestartedBetweenTwoCalls(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	address := l.Addr().String()
 	stop := serveOn(t, l, echo)
-	s := newNetService(t, pooly.NewNetDriver("tcp"), address)
+	d := &spyDriver{NetDriver: pooly.NewNetDriver("tcp")}
+	s := pooly.NewService("net", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: d}})
+	defer func() { require.NoError(t, s.Close()) }()
+	s.Add(address)
 	for range 3 { // several connections, so that each must be found dead
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() { require.NoError(t, ping(s, "before")) })
 		}
 		wg.Wait()
+		eventually(t, func() bool { return s.Stats().Dialing == 0 })
 		stop()
+		d.waitForFIN(t)
 		l, err = net.Listen("tcp", address)
 		require.NoError(t, err)
 		stop = serveOn(t, l, echo)
@@ -251,6 +285,7 @@ func TestNetConnTimeoutBoundsTheDial(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
 
+	d = pooly.NewNetDriver("tcp")
 	d.SetDialContext(nil)
 	d.SetConnTimeout(0)
 	s = newNetService(t, d, listen(t, echo))

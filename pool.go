@@ -173,6 +173,7 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 	}
 	limit := newLimit(ctx, p.config.WaitTimeout)
 	defer limit.stop()
+	redialled := false
 	for {
 		if err := limit.err(); err != nil {
 			return nil, &GetConnError{Reason: err}
@@ -195,7 +196,7 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 			return nil, &GetConnError{Reason: err}
 		case r.err != nil:
 			return nil, &GetConnError{Reason: ErrNoHostAvailable, Attempts: []Attempt{{p.address, r.err}}}
-		case r.pool != nil && p.usable(lease):
+		case r.pool != nil && p.received(lease, &redialled):
 			return lease, nil
 		}
 	}
@@ -307,14 +308,23 @@ func (p *Pool) takeIdle(l *Conn, forced bool) bool {
 	}
 }
 
+// received is usable for a connection that a waiter was handed. One just dialled is tested too, since its peer may
+// have gone before the dial was over; but no more than one per call, which redialled says, so that a driver whose
+// test never passes does not have it go in circles.
+func (p *Pool) received(l *Conn, redialled *bool) bool {
+	if l.conn.fresh {
+		l.conn.fresh = false
+		if *redialled {
+			return true
+		}
+		*redialled = true
+	}
+	return p.usable(l)
+}
+
 // usable tests the connection of a lease just granted, and discards it if it fails.
 func (p *Pool) usable(l *Conn) bool {
-	c := l.conn
-	if c.fresh {
-		c.fresh = false
-		return true
-	}
-	if err := p.testOnBorrow(c); err != nil {
+	if err := p.testOnBorrow(l.conn); err != nil {
 		p.discard(l)
 		return false
 	}

@@ -104,7 +104,7 @@ func TestPoolPrespawnsOneAfterTheOther(t *testing.T) {
 		require.Equal(t, 5, d.host("a").dials)
 		require.Equal(t, map[string]int32{"a": 5}, s.Status())
 
-		s, d = newService(t, pooly.ServiceConfig{PrespawnConns: -1}, "a")
+		_, d = newService(t, pooly.ServiceConfig{PrespawnConns: -1}, "a")
 		time.Sleep(time.Minute)
 		require.Zero(t, d.host("a").dials)
 	})

@@ -119,7 +119,7 @@ func (s *Service) refresh() {
 		r.host.score.Store(r.score)
 		r.host.trials = r.trials
 	}
-	s.generation++
+	s.generation.Add(1)
 	s.mu.Unlock()
 	s.rebuild()
 }

@@ -100,6 +100,18 @@ func TestScoreOfAFatalReleaseIsHostDown(t *testing.T) {
 	})
 }
 
+// A lease may begin in one slot and end in another, with nothing between them that keeps time.
+func TestScoreCountsATrialInTheSlotOfItsRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		c := get(t, s)
+		time.Sleep(10 * slot)
+		release(t, c)
+		want := (0.5*(10*11/2) + 1*11) / (11 * 12 / 2)
+		require.InDelta(t, want, settledScore(t, s, "a"), 1e-12)
+	})
+}
+
 // countingComputer counts the computations, and squares.
 type countingComputer struct{ calls atomic.Int32 }
 

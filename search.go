@@ -19,6 +19,8 @@ type search struct {
 	asked    map[*Pool]bool // the hosts that failed in this round
 	attempts []Attempt
 	place    map[*Pool]int // in attempts
+
+	redialled bool // see Pool.received
 }
 
 // morePicks is how many more choices a search asks the strategy for.
@@ -92,8 +94,9 @@ func (q *search) round() (found bool, err error) {
 			for _, h := range full {
 				h.serve() // what came free since it was asked
 			}
-			if q.service.view.Load() != v {
-				w.withdraw(q.service.queue) // it may not know of a host that has room
+			if q.service.generation.Load() != v.generation {
+				w.withdraw(q.service.queue) // v may lack a host that has room
+				q.service.rebuild()
 				continue
 			}
 		}
@@ -103,7 +106,7 @@ func (q *search) round() (found bool, err error) {
 			return false, err
 		case r.err != nil:
 			q.failed(r.pool, r.err)
-		case r.pool != nil && r.pool.usable(q.lease):
+		case r.pool != nil && r.pool.received(q.lease, &q.redialled):
 			return true, nil
 		}
 	}

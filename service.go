@@ -136,23 +136,23 @@ type Service struct {
 	timing atomic.Bool          // the strategy asks for latencies, so leases are timed
 	slot   atomic.Int64         // the number of the current slot; right while the service is in use
 
-	available      atomic.Int32 // hosts registered and not ejected; changed under their pools' locks
+	available      atomic.Int32  // hosts registered and not ejected; changed under their pools' locks
+	generation     atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
 	rebuilding     atomic.Bool
 	getFailures    atomic.Uint64
 	calculatorOnce sync.Once
 	slotLength     time.Duration // immutable
 
-	mu         sync.Mutex // guards the fields below; taken before a pool's lock, never held while calling plug-ins
-	closed     bool
-	hosts      map[string]*host
-	order      []*host            // the hosts, each at its index
-	draining   map[*host]struct{} // removed, with connections left
-	retired    PoolStats          // of the hosts that were removed and have no connection left
-	generation uint64             // counts what makes a view stale: changes of hosts, ejections and scores
-	refreshed  time.Duration      // when the scores were last computed; 0: never
-	ticking    bool               // the timer is set
-	unseen     bool               // a call came since the scores were last computed
-	ticker     *time.Timer
+	mu        sync.Mutex // guards the fields below; taken before a pool's lock, never held while calling plug-ins
+	closed    bool
+	hosts     map[string]*host
+	order     []*host            // the hosts, each at its index
+	draining  map[*host]struct{} // removed, with connections left
+	retired   PoolStats          // of the hosts that were removed and have no connection left
+	refreshed time.Duration      // when the scores were last computed; 0: never
+	ticking   bool               // the timer is set
+	unseen    bool               // a call came since the scores were last computed
+	ticker    *time.Timer
 }
 
 // NewService returns a service without hosts, in which each field of config that is zero has its default; a nil
@@ -262,7 +262,7 @@ func (s *Service) Remove(address string) {
 
 // staleLocked has the next call make a new view.
 func (s *Service) staleLocked() {
-	s.generation++
+	s.generation.Add(1)
 	s.view.Store(nil)
 }
 

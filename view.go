@@ -12,6 +12,8 @@ type view struct {
 	picker  Picker  // nil if there are no hosts
 	ejected []*host
 	err     error // why there is no picker although there are hosts
+
+	generation uint64 // of the service, which is ahead if this view is stale
 }
 
 // pick asks the strategy for a host. It returns neither host nor error if all are ejected.
@@ -54,8 +56,7 @@ func (s *Service) rebuild() *view {
 		s.mu.Unlock()
 		return nil
 	}
-	generation := s.generation
-	v := &view{hosts: make([]*host, 0, len(s.order))}
+	v := &view{generation: s.generation.Load(), hosts: make([]*host, 0, len(s.order))}
 	arms := make([]Arm, 0, len(s.order))
 	for _, h := range s.order {
 		h.mu.Lock()
@@ -76,7 +77,7 @@ func (s *Service) rebuild() *view {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.generation == generation && !s.closed {
+	if s.generation.Load() == v.generation && !s.closed {
 		s.view.Store(v)
 	}
 	return v
@@ -98,19 +99,10 @@ func (s *Service) newPicker(arms []Arm) (p Picker, err error) {
 // rebuildSoon replaces the view in the background after a host was ejected or restored. Until then calls that
 // pick an ejected host go on to another. However many hosts change at once, one rebuild runs and one waits.
 func (s *Service) rebuildSoon() {
-	s.mu.Lock()
-	s.generation++
-	s.mu.Unlock()
 	if s.rebuilding.CompareAndSwap(false, true) {
 		go func() {
 			s.rebuilding.Store(false)
-			v := s.rebuild()
-			if v == nil || s.queue.length.Load() == 0 {
-				return
-			}
-			for _, h := range v.hosts {
-				h.serve() // one that was restored while callers were about to queue for others
-			}
+			s.rebuild()
 		}()
 	}
 }
