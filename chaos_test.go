@@ -18,9 +18,9 @@ import (
 // in a bubble, a caller that nothing will ever wake is a deadlock that the test reports. At the end every
 // connection must be accounted for.
 func TestChaosForgetsNobodyAndLosesNothing(t *testing.T) {
-	runs := 300
+	runs := 100
 	if testing.Short() {
-		runs = 30
+		runs = 10
 	}
 	for seed := range uint64(runs) {
 		synctest.Test(t, func(t *testing.T) { chaos(t, seed) })

@@ -34,8 +34,8 @@ var (
 // [errors.As] see its Reason and every cause in Attempts, so that both
 // errors.Is(err, ErrNoHostAvailable) and errors.Is(err, syscall.ECONNREFUSED) may hold of one error.
 type GetConnError struct {
-	// Service is the service's name; it is empty for a Pool used alone.
-	Service string
+	// Service is the service's name, and Pool the address of a Pool used alone; the other is empty.
+	Service, Pool string
 
 	// Reason is what ended the call: ErrNoHostAvailable, ErrOpTimeout, ErrPoolClosed, the context's error, or
 	// what was wrong with the strategy.
@@ -59,7 +59,9 @@ const attemptsShown = 32
 func (e *GetConnError) Error() string {
 	var b strings.Builder
 	b.WriteString("pooly: ")
-	if e.Service != "" {
+	if e.Pool != "" {
+		fmt.Fprintf(&b, "pool %s: ", quoteAddress(e.Pool))
+	} else {
 		fmt.Fprintf(&b, "service %s: ", e.Service)
 	}
 	b.WriteString(strings.TrimPrefix(e.Reason.Error(), "pooly: "))

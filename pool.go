@@ -171,33 +171,46 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 	if ctx.Err() == nil && p.takeIdle(lease, true) {
 		return lease, nil
 	}
+	if cause, err := p.waitFor(ctx, lease); err != nil {
+		failure := &GetConnError{Pool: p.address, Reason: err}
+		if cause != nil {
+			failure.Attempts = []Attempt{{p.address, cause}}
+		}
+		return nil, failure
+	}
+	return lease, nil
+}
+
+// waitFor leases a connection to lease once there is one. Otherwise it returns why there is none, and if that is
+// that it could not be dialled, the cause.
+func (p *Pool) waitFor(ctx context.Context, lease *Conn) (cause, err error) {
 	limit := newLimit(ctx, p.config.WaitTimeout)
 	defer limit.stop()
 	redialled := false
 	for {
 		if err := limit.err(); err != nil {
-			return nil, &GetConnError{Reason: err}
+			return nil, err
 		}
 		w := newWaiter(lease)
 		switch p.get(w, true) {
 		case leased:
-			return lease, nil
+			return nil, nil
 		case gone:
-			return nil, &GetConnError{Reason: ErrPoolClosed}
+			return nil, ErrPoolClosed
 		case busy:
 			if !p.queue.push(w) {
-				return nil, &GetConnError{Reason: ErrPoolClosed}
+				return nil, ErrPoolClosed
 			}
 			p.serve() // what came free since get looked
 		}
 		r, err := p.await(w, limit)
 		switch {
 		case err != nil:
-			return nil, &GetConnError{Reason: err}
+			return nil, err
 		case r.err != nil:
-			return nil, &GetConnError{Reason: ErrNoHostAvailable, Attempts: []Attempt{{p.address, r.err}}}
+			return r.err, ErrNoHostAvailable
 		case r.pool != nil && p.received(lease, &redialled):
-			return lease, nil
+			return nil, nil
 		}
 	}
 }

@@ -183,6 +183,7 @@ func TestPoolGetEndsWithItsContextAndWaitTimeout(t *testing.T) {
 		require.NoError(t, err)
 		_, err = p.Get()
 		require.ErrorIs(t, err, pooly.ErrOpTimeout)
+		require.EqualError(t, err, "pooly: pool a: operation timed out: waited 1s")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		_, err = p.GetContext(ctx)
