@@ -112,6 +112,36 @@ func TestEjectedHostKeepsItsLeases(t *testing.T) {
 	})
 }
 
+// Who waits for a host that is up must not be sent to one that is not, when that one gets room.
+func TestEjectedHostServesNoQueueWhileAnotherIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 2}}, "up", "down")
+		first, broken := get(t, s), get(t, s)
+		require.Equal(t, "down", broken.Address())
+		d.refuse("down")
+		second := get(t, s)
+		require.Equal(t, "up", second.Address())
+		served := make(chan *pooly.Conn)
+		go func() { // "down" refuses, "up" is full
+			c, err := s.GetConn()
+			require.NoError(t, err)
+			served <- c
+		}()
+		synctest.Wait()
+		require.True(t, hostStats(t, s, "down").Ejected)
+		require.Equal(t, 1, s.Stats().Waiting)
+		dials := d.host("down").dials
+		require.NoError(t, broken.Release(errFatal, pooly.HostDown))
+		synctest.Wait()
+		require.Equal(t, dials, d.host("down").dials)
+		release(t, first)
+		c := <-served
+		require.Equal(t, "up", c.Address())
+		release(t, c)
+		release(t, second)
+	})
+}
+
 func TestEjectionIsLoggedOncePerChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log syncBuffer

@@ -133,18 +133,20 @@ func (s *Service) calculate(score float64) (result float64) {
 	defer func() {
 		if v := recover(); v != nil {
 			result = score
-			s.calculatorOnce.Do(func() { _ = recovered(s.log, "ScoreCalculator.Compute", v) })
+			if s.calculatorReported.CompareAndSwap(false, true) {
+				_ = recovered(s.log, "ScoreCalculator.Compute", v)
+			}
 		}
 	}()
-	result = s.config.ScoreCalculator.Compute(score)
-	if !(result >= HostDown && result <= HostUp) {
-		bad := result
-		s.calculatorOnce.Do(func() {
-			s.log.Error("pooly: ScoreCalculator returned no score", "service", s.name, "of", score, "result", bad)
-		})
-		if result = clampScore(result); math.IsNaN(bad) {
-			result = score
-		}
+	computed := s.config.ScoreCalculator.Compute(score)
+	if computed >= HostDown && computed <= HostUp {
+		return computed
 	}
-	return result
+	if s.calculatorReported.CompareAndSwap(false, true) {
+		s.log.Error("pooly: ScoreCalculator returned no score", "service", s.name, "of", score, "result", computed)
+	}
+	if math.IsNaN(computed) {
+		return score
+	}
+	return clampScore(computed)
 }

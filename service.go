@@ -136,12 +136,12 @@ type Service struct {
 	timing atomic.Bool          // the strategy asks for latencies, so leases are timed
 	slot   atomic.Int64         // the number of the current slot; right while the service is in use
 
-	available      atomic.Int32  // hosts registered and not ejected; changed under their pools' locks
-	generation     atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
-	rebuilding     atomic.Bool
-	getFailures    atomic.Uint64
-	calculatorOnce sync.Once
-	slotLength     time.Duration // immutable
+	available          atomic.Int32  // hosts registered and not ejected; changed under their pools' locks
+	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
+	rebuilding         atomic.Bool
+	getFailures        atomic.Uint64
+	calculatorReported atomic.Bool   // a ScoreCalculator that misbehaves is logged once
+	slotLength         time.Duration // immutable
 
 	mu        sync.Mutex // guards the fields below; taken before a pool's lock, never held while calling plug-ins
 	closed    bool
