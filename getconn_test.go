@@ -427,45 +427,64 @@ func TestGetConnReplacesAConnectionThatDiedWhileItWasDialled(t *testing.T) {
 	})
 }
 
-// While a caller looks at one host, another may get room, or a new one may come. It must not queue as if nothing
-// had happened. TestOnBorrow is where a test can do something at just that time.
+// While a caller looks at one host, another may get room, return, or come new. The caller must not queue as if
+// nothing had happened. TestOnBorrow is where a test can do something at just that time.
 func TestGetConnNoticesRoomThatCameWhileItLooked(t *testing.T) {
-	for name, change := range map[string]func(*pooly.Service, *pooly.Conn){
-		"release": func(_ *pooly.Service, held *pooly.Conn) { _ = held.Release(nil, pooly.HostUp) },
-		"add":     func(s *pooly.Service, _ *pooly.Conn) { s.Add("c") },
-		"remove":  func(s *pooly.Service, _ *pooly.Conn) { s.Remove("b"); s.Remove("a"); s.Add("c") },
+	for name, change := range map[string]func(*pooly.Service, *fakeDriver, *pooly.Conn){
+		"release": func(_ *pooly.Service, _ *fakeDriver, held *pooly.Conn) { _ = held.Release(nil, pooly.HostUp) },
+		"add":     func(s *pooly.Service, _ *fakeDriver, _ *pooly.Conn) { s.Add("new") },
+		"remove": func(s *pooly.Service, _ *fakeDriver, _ *pooly.Conn) {
+			s.Remove("b")
+			s.Remove("a")
+			s.Add("new")
+		},
+		"return": func(_ *pooly.Service, d *fakeDriver, _ *pooly.Conn) {
+			d.accept("down")
+			time.Sleep(time.Second) // a probe connects
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		for range 20 { // the order in which hosts are asked is random
 			synctest.Test(t, func(t *testing.T) {
 				fake := newFakeDriver()
+				fake.refuse("down")
 				d := &rogueDriver{Driver: fake}
 				s := pooly.NewService("test", &pooly.ServiceConfig{
-					PoolConfig:     pooly.PoolConfig{Driver: d, MaxConns: 1},
-					PrespawnConns:  -1,
-					BanditStrategy: stubborn{},
+					PoolConfig:           pooly.PoolConfig{Driver: d, MaxConns: 1},
+					PrespawnConns:        -1,
+					BanditStrategy:       stubborn{},
+					MemoizeScoreDuration: time.Hour, // so that no new scores make it look again
 				})
-				s.Add("a")
-				s.Add("b")
+				for _, a := range []string{"a", "b", "down"} {
+					s.Add(a)
+				}
 				held, idle := get(t, s), get(t, s)
-				require.Equal(t, "b", idle.Address())
+				if idle.Address() != "b" {
+					t.Fatal(idle.Address())
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				defer cancel()
+				_, err := s.GetConnContext(ctx)
+				require.Error(t, err)
+				require.True(t, hostStats(t, s, "down").Ejected)
 				release(t, idle)
 				d.close = func(c *pooly.Conn) { // so that the host stays full for a while
 					time.Sleep(500 * time.Millisecond)
 					fake.Close(c)
 				}
+				var changed time.Time
 				d.testOnBorrow = func(*pooly.Conn) error {
 					d.testOnBorrow = nil
-					change(s, held)
+					change(s, fake, held)
+					changed = time.Now()
 					return errDead
 				}
-				began := time.Now()
 				c := get(t, s)
-				require.Zero(t, time.Since(began))
-				require.NotEqual(t, "b", c.Address())
+				require.Zero(t, time.Since(changed), name)
+				require.NotEqual(t, "b", c.Address(), name)
 				release(t, c)
 				_ = held.Release(nil, pooly.HostUp)
 				require.NoError(t, s.Close())
 			})
-		})
+		}
 	}
 }
