@@ -190,6 +190,35 @@ func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 	require.Zero(t, pooly.Arm{}.Latency())
 }
 
+// A host that was slow once and is avoided for it must look better with time, or it would be avoided forever.
+func TestLatencyOfAHostThatIsNotUsedIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spy := &spyBandit{}
+		s, _ := newService(t, pooly.ServiceConfig{
+			BanditStrategy: spy,
+			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+		}, "a", "b")
+		release(t, get(t, s))
+		slow := spy.arms[0]
+		_ = slow.Latency() // from now on leases are timed
+		c := get(t, s)
+		time.Sleep(time.Second)
+		release(t, c)
+		require.Equal(t, time.Second, slow.Latency())
+
+		held := get(t, s) // so that only the other host is used
+		for range 600 {
+			c := get(t, s)
+			require.Equal(t, "b", c.Address())
+			release(t, c)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.Less(t, slow.Latency(), 10*time.Millisecond)
+		require.Positive(t, slow.Latency())
+		release(t, held)
+	})
+}
+
 // spyBandit picks the first host and keeps the arms it was given last.
 type spyBandit struct{ arms []pooly.Arm }
 

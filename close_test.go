@@ -182,3 +182,21 @@ func TestCloseEndsCallsBetweenRounds(t *testing.T) {
 		require.Zero(t, time.Since(began))
 	})
 }
+
+// A call whose last round found every pool shut must not say that no host was available.
+func TestCloseDuringTheLastRoundSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "a")
+		release(t, get(t, s))
+		closed := make(chan error)
+		d.test = func(*fakeConn) error {
+			go func() { closed <- s.Close() }()
+			time.Sleep(time.Second)
+			return errDead
+		}
+		_, err := s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrPoolClosed)
+		require.NotErrorIs(t, err, pooly.ErrNoHostAvailable)
+		require.NoError(t, <-closed)
+	})
+}
