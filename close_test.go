@@ -186,8 +186,13 @@ func TestCloseEndsCallsBetweenRounds(t *testing.T) {
 // A call whose last round found every pool shut must not say that no host was available.
 func TestCloseDuringTheLastRoundSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "a")
-		release(t, get(t, s))
+		s, d := newService(t, pooly.ServiceConfig{
+			GetAttempts:    1,
+			BanditStrategy: stubborn{},
+			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+		}, "full", "dead")
+		held, idle := get(t, s), get(t, s)
+		release(t, idle)
 		closed := make(chan error)
 		d.test = func(*fakeConn) error {
 			go func() { closed <- s.Close() }()
@@ -197,6 +202,7 @@ func TestCloseDuringTheLastRoundSaysSo(t *testing.T) {
 		_, err := s.GetConn()
 		require.ErrorIs(t, err, pooly.ErrPoolClosed)
 		require.NotErrorIs(t, err, pooly.ErrNoHostAvailable)
+		release(t, held)
 		require.NoError(t, <-closed)
 	})
 }
