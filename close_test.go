@@ -190,9 +190,11 @@ func TestCloseDuringTheLastRoundSaysSo(t *testing.T) {
 			GetAttempts:    1,
 			BanditStrategy: stubborn{},
 			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
-		}, "full", "dead")
-		held, idle := get(t, s), get(t, s)
+		}, "down", "dead")
+		broken, idle := get(t, s), get(t, s)
+		require.NoError(t, broken.Release(errFatal, pooly.HostDown))
 		release(t, idle)
+		d.refuse("down")
 		closed := make(chan error)
 		d.test = func(*fakeConn) error {
 			go func() { closed <- s.Close() }()
@@ -202,7 +204,6 @@ func TestCloseDuringTheLastRoundSaysSo(t *testing.T) {
 		_, err := s.GetConn()
 		require.ErrorIs(t, err, pooly.ErrPoolClosed)
 		require.NotErrorIs(t, err, pooly.ErrNoHostAvailable)
-		release(t, held)
 		require.NoError(t, <-closed)
 	})
 }
