@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -50,14 +49,6 @@ func share(b *testing.B, step func()) {
 	}
 	b.ReportMetric(100*float64(cpuTime()-used)/float64(time.Since(began)), "%core")
 	b.ReportMetric(0, "ns/op")
-}
-
-func cpuTime() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		panic(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // BenchmarkAddRemove adds hosts one by one, then removes them one by one. An operation is all of them, and the
