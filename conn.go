@@ -36,6 +36,7 @@ type conn struct {
 	index int           // guarded by pool.mu; its place in pool.conns
 
 	lease     *Conn         // guarded by pool.mu; nil while idle or closed
+	leases    []Conn        // guarded by pool.mu, then by the lease; those to come
 	idleSince time.Duration // guarded by pool.mu; kept only if an idle timeout is set
 	fresh     bool          // guarded by pool.mu, then by the lease; just dialled, and handed to the caller who waited for it
 	cut       bool          // guarded by pool.mu; closed under its lease, by Close at the deadline

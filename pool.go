@@ -167,9 +167,10 @@ func (p *Pool) Get() (*Conn, error) {
 // and ErrNoHostAvailable; when ctx ended or WaitTimeout passed (ErrOpTimeout); or when the pool is closed
 // (ErrPoolClosed).
 func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
-	lease := new(Conn)
-	if ctx.Err() == nil && p.takeIdle(lease, true) {
-		return lease, nil
+	if ctx.Err() == nil {
+		if l := p.takeIdle(true); l != nil {
+			return l, nil
+		}
 	}
 	limit := newLimit(ctx, p.config.WaitTimeout)
 	defer limit.stop()
@@ -178,10 +179,10 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 		if err := limit.err(); err != nil {
 			return nil, &GetConnError{Reason: err}
 		}
-		w := newWaiter(lease)
+		w := newWaiter()
 		switch p.get(w, true) {
 		case leased:
-			return lease, nil
+			return w.lease, nil
 		case gone:
 			return nil, &GetConnError{Reason: ErrPoolClosed}
 		case busy:
@@ -196,8 +197,8 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 			return nil, &GetConnError{Reason: err}
 		case r.err != nil:
 			return nil, &GetConnError{Reason: ErrNoHostAvailable, Attempts: []Attempt{{p.address, r.err}}}
-		case r.pool != nil && p.received(lease, &redialled):
-			return lease, nil
+		case r.pool != nil && p.received(w.lease, &redialled):
+			return w.lease, nil
 		}
 	}
 }
@@ -263,7 +264,7 @@ const (
 // dials are in flight. An ejected host is asked only if forced.
 func (p *Pool) get(w *waiter, forced bool) got {
 	for {
-		if p.takeIdle(w.lease, forced) {
+		if w.lease = p.takeIdle(forced); w.lease != nil {
 			return leased
 		}
 		p.mu.Lock()
@@ -284,8 +285,8 @@ func (p *Pool) get(w *waiter, forced bool) got {
 	}
 }
 
-// takeIdle leases an idle connection that is fit for use to l; it reports false if there is none.
-func (p *Pool) takeIdle(l *Conn, forced bool) bool {
+// takeIdle leases an idle connection that is fit for use; it returns nil if there is none.
+func (p *Pool) takeIdle(forced bool) *Conn {
 	var now time.Duration
 	if p.ages() {
 		now = p.clock.now()
@@ -294,16 +295,16 @@ func (p *Pool) takeIdle(l *Conn, forced bool) bool {
 		p.mu.Lock()
 		if len(p.idle) == 0 || p.health == ejected && !forced {
 			p.mu.Unlock()
-			return false
+			return nil
 		}
 		c := p.popIdleLocked()
-		expired := now >= p.expiry(c)
-		p.grantLocked(c, l)
+		expired := now > 0 && now >= p.expiry(c)
+		l := p.grantLocked(c)
 		p.mu.Unlock()
 		if expired {
 			p.discard(l)
 		} else if p.usable(l) {
-			return true
+			return l
 		}
 	}
 }
@@ -324,6 +325,9 @@ func (p *Pool) received(l *Conn, redialled *bool) bool {
 
 // usable tests the connection of a lease just granted, and discards it if it fails.
 func (p *Pool) usable(l *Conn) bool {
+	if len(l.conn.leases) == 0 {
+		l.conn.leases = new([leaseChunk]Conn)[:]
+	}
 	if err := p.testOnBorrow(l.conn); err != nil {
 		p.discard(l)
 		return false
@@ -423,10 +427,24 @@ func (p *Pool) popIdleLocked() *conn {
 	return c
 }
 
-func (p *Pool) grantLocked(c *conn, l *Conn) {
+// leaseChunk is how many leases of a connection are allocated at once, 96 bytes. Each is handed out only once, as
+// if it were allocated alone: reusing them would lose the detection of a second Release. One by one, a pair
+// takes 18 ns more (96 against 78, BenchmarkGetConnRelease with round-robin and 3 hosts); larger chunks save
+// nothing.
+const leaseChunk = 4
+
+// grantLocked makes a lease of a connection. It allocates only if the last one was never tested by usable, which
+// makes new leases without holding the lock.
+func (p *Pool) grantLocked(c *conn) *Conn {
+	if len(c.leases) == 0 {
+		c.leases = new([leaseChunk]Conn)[:]
+	}
+	l := &c.leases[0]
+	c.leases = c.leases[1:]
 	l.conn, c.lease = c, l
 	p.inUse.Add(1)
 	p.counts.gets++
+	return l
 }
 
 // revokeLocked undoes a grant that no caller has seen. It reports false if Close has cut the connection off.
@@ -464,7 +482,7 @@ func (p *Pool) serveLocked() {
 		} else {
 			p.counts.waits++
 		}
-		p.grantLocked(p.popIdleLocked(), w.lease)
+		w.lease = p.grantLocked(p.popIdleLocked())
 		w.ready <- result{pool: p}
 	}
 	if p.health == ejected && p.host != nil && p.host.service.available.Load() > 0 {

@@ -13,7 +13,6 @@ import (
 // ejected ones.
 type search struct {
 	service  *Service
-	lease    *Conn
 	limit    *limit
 	first    *host          // the strategy's first choice, nil if there is none
 	asked    map[*Pool]bool // the hosts that failed in this round
@@ -26,11 +25,10 @@ type search struct {
 // morePicks is how many more choices a search asks the strategy for.
 const morePicks = 2
 
-// search leases a connection to lease, or returns a *GetConnError.
-func (s *Service) search(ctx context.Context, lease *Conn, first *host) error {
+// search leases a connection, or returns a *GetConnError.
+func (s *Service) search(ctx context.Context, first *host) (*Conn, error) {
 	q := &search{
 		service: s,
-		lease:   lease,
 		limit:   newLimit(ctx, s.config.WaitTimeout),
 		first:   first,
 		asked:   make(map[*Pool]bool),
@@ -38,9 +36,9 @@ func (s *Service) search(ctx context.Context, lease *Conn, first *host) error {
 	}
 	defer q.limit.stop()
 	for attempt := 1; ; attempt++ {
-		found, err := q.round()
-		if found {
-			return nil
+		lease, err := q.round()
+		if lease != nil {
+			return lease, nil
 		}
 		if err == nil && attempt < s.config.GetAttempts {
 			err = q.limit.pause(s.config.RetryDelay, s.done)
@@ -48,7 +46,7 @@ func (s *Service) search(ctx context.Context, lease *Conn, first *host) error {
 			err = s.reason()
 		}
 		if err != nil {
-			return &GetConnError{Service: s.name, Reason: err, Attempts: q.attempts}
+			return nil, &GetConnError{Service: s.name, Reason: err, Attempts: q.attempts}
 		}
 	}
 }
@@ -63,33 +61,33 @@ func (s *Service) reason() error {
 	}
 }
 
-// round asks each host at most once. It returns an error if the search must end.
-func (q *search) round() (found bool, err error) {
+// round asks each host at most once. It returns neither lease nor error if none could be reached.
+func (q *search) round() (*Conn, error) {
 	clear(q.asked)
 	for {
 		if err := q.limit.err(); err != nil {
-			return false, err
+			return nil, err
 		}
 		v, err := q.service.currentView()
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		if len(v.hosts)+len(v.ejected) == 0 {
-			return false, ErrNoHostAvailable
+			return nil, ErrNoHostAvailable
 		}
-		w := newWaiter(q.lease)
+		w := newWaiter()
 		outcome, full := q.ask(w, q.candidates(v), false)
 		if outcome == gone {
 			outcome, full = q.ask(w, q.all(v), true)
 		}
 		switch outcome {
 		case leased:
-			return true, nil
+			return w.lease, nil
 		case gone:
-			return false, nil
+			return nil, nil
 		case busy:
 			if !q.service.queue.push(w) {
-				return false, ErrPoolClosed
+				return nil, ErrPoolClosed
 			}
 			for _, h := range full {
 				h.serve() // what came free since it was asked
@@ -103,11 +101,11 @@ func (q *search) round() (found bool, err error) {
 		r, err := q.service.await(w, q.limit)
 		switch {
 		case err != nil:
-			return false, err
+			return nil, err
 		case r.err != nil:
 			q.failed(r.pool, r.err)
-		case r.pool != nil && r.pool.received(q.lease, &q.redialled):
-			return true, nil
+		case r.pool != nil && r.pool.received(w.lease, &q.redialled):
+			return w.lease, nil
 		}
 	}
 }
