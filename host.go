@@ -23,12 +23,12 @@ const latencyDecay = 10 * time.Second
 // host is one address of a service: its pool, and what its leases told of it.
 type host struct {
 	Pool
+	window  window        // guarded by Pool.mu
 	service *Service      // immutable
 	score   atomicFloat   // memoized; written under service.mu
 	latency atomic.Int64  // nanoseconds, 0 if never timed; written under Pool.mu
 	index   int           // guarded by service.mu; its place in service.order
 	trials  float64       // guarded by service.mu; as of the last refresh
-	window  window        // guarded by Pool.mu
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	probe   *time.Timer   // guarded by Pool.mu; nil unless the host is ejected
 	probed  int           // guarded by Pool.mu; how many probes in a row have failed

@@ -83,26 +83,30 @@ func (c PoolConfig) withDefaults() PoolConfig {
 // with NewPool, where there is only one host and nothing to choose.
 //
 // Its methods may be called concurrently.
+//
+// What a pair of Get and Release touches comes first, so that it takes few cache lines: over 10,000 hosts in random
+// order that, the same in conn and window, and past being apart make 141 ns of 262, and save one of 50 with 3 hosts.
 type Pool struct {
-	*poolEnv        // immutable
-	address  string // immutable
-	host     *host  // immutable; nil if the pool is used alone
-	ctx      context.Context
-	cancel   context.CancelFunc // ends the dials in flight
-
-	inUse atomic.Int32 // leases out; changed under mu, read without it by strategies
+	*poolEnv       // immutable
+	host     *host // immutable; nil if the pool is used alone
+	ages     bool  // immutable; connections expire, which takes the time of day at every step
 
 	mu      sync.Mutex // guards the fields below; never held while calling the driver
 	health  health
 	closed  bool
-	idle    []*conn    // stack: the most recently used on top, so that the surplus ages at the bottom
-	conns   []*conn    // all that are connected: idle, leased and being closed
-	open    int        // connections and dials in flight, at most MaxConns
-	dialing int        // dials in flight, their pauses between retries included
-	waiters waiterList // FIFO: the callers that a dial in flight is meant for, never more than dialing
+	inUse   atomic.Int32 // leases out; changed under mu, read without it by strategies
+	idle    []*conn      // stack: the most recently used on top, so that the surplus ages at the bottom
 	counts  counts
+	waiters waiterList    // FIFO: the callers that a dial in flight is meant for, never more than dialing
+	conns   []*conn       // all that are connected: idle, leased and being closed
+	open    int           // connections and dials in flight, at most MaxConns
+	dialing int           // dials in flight, their pauses between retries included
 	waited  time.Duration // by all callers together
 	drained chan struct{} // made by shut; closed when open is 0
+
+	address string // immutable
+	ctx     context.Context
+	cancel  context.CancelFunc // ends the dials in flight
 }
 
 // poolEnv is what all pools of a service share.
@@ -147,6 +151,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 
 func (p *Pool) init(address string, env *poolEnv, h *host) {
 	p.address, p.poolEnv, p.host = address, env, h
+	p.ages = env.config.ConnIdleTimeout > 0 || env.config.MaxConnLifetime > 0
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 }
 
@@ -288,7 +293,7 @@ func (p *Pool) get(w *waiter, forced bool) got {
 // takeIdle leases an idle connection that is fit for use; it returns nil if there is none.
 func (p *Pool) takeIdle(forced bool) *Conn {
 	var now time.Duration
-	if p.ages() {
+	if p.ages {
 		now = p.clock.now()
 	}
 	for {
@@ -365,7 +370,7 @@ func (p *Pool) unget(l *Conn) {
 // put ends a lease; see Conn.Release.
 func (p *Pool) put(l *Conn, o outcome) error {
 	var now time.Duration
-	if l.start != 0 || p.ages() {
+	if l.start != 0 || p.ages {
 		now = p.clock.now()
 	}
 	h := p.host
@@ -413,7 +418,7 @@ func (p *Pool) pushIdleLocked(c *conn) {
 		}
 	}
 	c.fresh = false
-	if p.ages() {
+	if p.ages {
 		c.idleSince = p.clock.now()
 		p.reaper.expect(p.expiry(c))
 	}
@@ -531,11 +536,6 @@ func (p *Pool) leaveLine(w *waiter) bool {
 func (p *Pool) leaveLineLocked(w *waiter) {
 	p.waiters.remove(w)
 	w.dialing = false
-}
-
-// ages reports whether connections expire, which takes the time of day at every step.
-func (p *Pool) ages() bool {
-	return p.config.ConnIdleTimeout > 0 || p.config.MaxConnLifetime > 0
 }
 
 // outlived reports whether a connection has passed MaxConnLifetime.
