@@ -26,13 +26,19 @@ func NewEpsilonGreedy(epsilon float64) *EpsilonGreedy {
 // NewPicker implements Bandit in O(n).
 func (e *EpsilonGreedy) NewPicker(arms []Arm) Picker {
 	p := &epsilonPicker{explore: uint64(e.epsilon * (1 << 32)), n: uint64(len(arms))}
-	top := HostDown
-	for i, s := range scores(arms) {
-		if s > top {
-			top, p.best = s, p.best[:0]
+	top, ties := HostDown, 0
+	for _, a := range arms {
+		switch score := clampScore(a.Score); {
+		case score > top:
+			top, ties = score, 1
+		case score == top:
+			ties++
 		}
-		if s == top {
-			p.best = append(p.best, i)
+	}
+	p.best = make([]uint32, 0, ties)
+	for i, a := range arms {
+		if clampScore(a.Score) == top {
+			p.best = append(p.best, uint32(i))
 		}
 	}
 	return p
@@ -41,7 +47,7 @@ func (e *EpsilonGreedy) NewPicker(arms []Arm) Picker {
 type epsilonPicker struct {
 	explore uint64 // epsilon in units of 2⁻³²
 	n       uint64
-	best    []int // the arms that share the best score
+	best    []uint32 // the arms that share the best score
 }
 
 // Pick uses the low half of one random number to decide whether to explore, and the high half for the arm. With
@@ -51,5 +57,5 @@ func (p *epsilonPicker) Pick(rng *rand.Rand) int {
 	if r&(1<<32-1) < p.explore {
 		return int(r >> 32 * p.n >> 32)
 	}
-	return p.best[r>>32*uint64(len(p.best))>>32]
+	return int(p.best[r>>32*uint64(len(p.best))>>32])
 }
