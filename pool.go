@@ -101,10 +101,10 @@ type Pool struct {
 	conns   []*conn       // all that are connected: idle, leased and being closed
 	open    int           // connections and dials in flight, at most MaxConns
 	dialing int           // dials in flight, their pauses between retries included
-	waited  time.Duration // by all callers together
 	drained chan struct{} // made by shut; closed when open is 0
 
-	address string // immutable
+	waited  atomic.Int64 // nanoseconds, by all callers together; apart from mu, for which others wait just then
+	address string       // immutable
 	ctx     context.Context
 	cancel  context.CancelFunc // ends the dials in flight
 }
@@ -196,7 +196,7 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 			}
 			p.serve() // what came free since get looked
 		}
-		r, err := p.await(w, limit)
+		r, err := p.await(w, &limit)
 		switch {
 		case err != nil:
 			return nil, &GetConnError{Reason: err}
@@ -206,13 +206,6 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 			return w.lease, nil
 		}
 	}
-}
-
-// countWait adds to the time that callers spent waiting.
-func (p *Pool) countWait(d time.Duration) {
-	p.mu.Lock()
-	p.waited += d
-	p.mu.Unlock()
 }
 
 // Stats returns the pool's figures, all of one instant.
@@ -233,7 +226,7 @@ func (p *Pool) statsLocked() PoolStats {
 		Dials:        p.counts.dials,
 		Failures:     p.counts.failures,
 		Waits:        p.counts.waits,
-		WaitDuration: p.waited,
+		WaitDuration: time.Duration(p.waited.Load()),
 	}
 }
 
@@ -269,15 +262,12 @@ const (
 // dials are in flight. An ejected host is asked only if forced.
 func (p *Pool) get(w *waiter, forced bool) got {
 	for {
-		if w.lease = p.takeIdle(forced); w.lease != nil {
-			return leased
-		}
 		p.mu.Lock()
 		switch {
 		case p.closed || p.health == ejected && !forced:
 			p.mu.Unlock()
 			return gone
-		case len(p.idle) > 0: // put back since takeIdle looked
+		case len(p.idle) > 0:
 			p.mu.Unlock()
 		case p.enlistLocked(w):
 			w.pool = p
@@ -286,6 +276,9 @@ func (p *Pool) get(w *waiter, forced bool) got {
 		default:
 			p.mu.Unlock()
 			return busy
+		}
+		if w.lease = p.takeIdle(forced); w.lease != nil {
+			return leased
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (e *poolEnv) await(w *waiter, l *limit) (result, error) {
 		return result{}, err
 	}
 	if r.pool != nil {
-		r.pool.countWait(e.clock.now() - began)
+		r.pool.waited.Add(int64(e.clock.now() - began))
 	}
 	return r, nil
 }
