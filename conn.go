@@ -25,20 +25,25 @@ type Conn struct {
 }
 
 // conn is one connection of a pool, through all the leases it serves.
+//
+// The fields are in such an order that a pair of GetConn and Release touches one cache line, and the padding keeps
+// them there (see Pool).
 type conn struct {
-	value   any
-	origin  *Conn     // what the driver's Dial returned, and what its other methods get
-	live    *liveness // NetDriver's, nil for other drivers
+	pool   *Pool     // immutable once adopted; nil for a Conn that Dial has not returned yet
+	lease  *Conn     // guarded by pool.mu; nil while idle or closed
+	leases []Conn    // guarded by pool.mu, then by the lease; those to come
+	origin *Conn     // what the driver's Dial returned, and what its other methods get
+	live   *liveness // NetDriver's, nil for other drivers
+
 	adopted atomic.Bool
+	fresh   bool // guarded by pool.mu, then by the lease; just dialled, and handed to the caller who waited for it
+	cut     bool // guarded by pool.mu; closed under its lease, by Close at the deadline
 
-	pool  *Pool         // immutable once adopted; nil for a Conn that Dial has not returned yet
-	born  time.Duration // immutable once adopted; 0 if no lifetime is set
-	index int           // guarded by pool.mu; its place in pool.conns
-
-	lease     *Conn         // guarded by pool.mu; nil while idle or closed
+	value     any
+	born      time.Duration // immutable once adopted; 0 if no lifetime is set
+	index     int           // guarded by pool.mu; its place in pool.conns
 	idleSince time.Duration // guarded by pool.mu; kept only if an idle timeout is set
-	fresh     bool          // guarded by pool.mu, then by the lease; just dialled, and handed to the caller who waited for it
-	cut       bool          // guarded by pool.mu; closed under its lease, by Close at the deadline
+	_         [3]uint64
 }
 
 // NewConn wraps a connection of any type. It is for the Dial method of drivers: users get theirs from GetConn.

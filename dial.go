@@ -167,7 +167,7 @@ func (p *Pool) connect() (*conn, error) {
 	}
 	c := handle.conn
 	c.pool, c.fresh = p, true
-	if p.ages() {
+	if p.ages {
 		c.born = p.clock.now()
 	}
 	return c, nil

@@ -25,31 +25,37 @@ func NewEpsilonGreedy(epsilon float64) *EpsilonGreedy {
 
 // NewPicker implements Bandit in O(n).
 func (e *EpsilonGreedy) NewPicker(arms []Arm) Picker {
-	p := &epsilonPicker{epsilon: e.epsilon, n: len(arms)}
-	top := HostDown
-	for i, s := range scores(arms) {
-		if s > top {
-			top, p.best = s, p.best[:0]
+	p := &epsilonPicker{explore: uint64(e.epsilon * (1 << 32)), n: uint64(len(arms))}
+	top, ties := HostDown, 0
+	for _, a := range arms {
+		switch score := clampScore(a.Score); {
+		case score > top:
+			top, ties = score, 1
+		case score == top:
+			ties++
 		}
-		if s == top {
-			p.best = append(p.best, i)
+	}
+	p.best = make([]uint32, 0, ties)
+	for i, a := range arms {
+		if clampScore(a.Score) == top {
+			p.best = append(p.best, uint32(i))
 		}
 	}
 	return p
 }
 
 type epsilonPicker struct {
-	epsilon float64
-	n       int
-	best    []int // the arms that share the best score
+	explore uint64 // epsilon in units of 2⁻³²
+	n       uint64
+	best    []uint32 // the arms that share the best score
 }
 
+// Pick uses the low half of one random number to decide whether to explore, and the high half for the arm. With
+// a second number it takes 21 ns instead of 11.
 func (p *epsilonPicker) Pick(rng *rand.Rand) int {
-	if p.epsilon > 0 && rng.Float64() < p.epsilon {
-		return rng.IntN(p.n)
+	r := rng.Uint64()
+	if r&(1<<32-1) < p.explore {
+		return int(r >> 32 * p.n >> 32)
 	}
-	if len(p.best) == 1 {
-		return p.best[0]
-	}
-	return p.best[rng.IntN(len(p.best))]
+	return int(p.best[r>>32*uint64(len(p.best))>>32])
 }

@@ -23,12 +23,12 @@ const latencyDecay = 10 * time.Second
 // host is one address of a service: its pool, and what its leases told of it.
 type host struct {
 	Pool
+	window  window        // guarded by Pool.mu
 	service *Service      // immutable
-	score   atomicFloat   // memoized; written under service.mu
+	score   atomicFloat   // memoized; written by refresh
 	latency atomic.Int64  // nanoseconds, 0 if never timed; written under Pool.mu
 	index   int           // guarded by service.mu; its place in service.order
-	trials  float64       // guarded by service.mu; as of the last refresh
-	window  window        // guarded by Pool.mu
+	trials  float64       // guarded by Pool.mu; as of the last refresh
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	probe   *time.Timer   // guarded by Pool.mu; nil unless the host is ejected
 	probed  int           // guarded by Pool.mu; how many probes in a row have failed
@@ -60,14 +60,15 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 	h.latency.Store(max(1, int64(was)))
 }
 
-// recordLocked returns what the window says by now, and lets the latency of a host that is not used decay, so
+// recordLocked returns the score and keeps the trials that the window has by now, and lets the latency of a host that is not used decay, so
 // that one slow reply does not keep traffic away forever.
-func (h *host) recordLocked(slot int64, now time.Duration) (score, trials float64) {
+func (h *host) recordLocked(slot int64, now time.Duration) (score float64) {
 	h.window.advance(slot)
 	if h.latency.Load() != 0 {
 		h.observeLocked(0, now)
 	}
-	return h.window.score(), h.window.effectiveTrials()
+	h.trials = h.window.effectiveTrials()
+	return h.window.score()
 }
 
 // scheduleProbeLocked sees to it that an ejected host is probed, later each time a probe fails. Failures of

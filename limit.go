@@ -15,8 +15,8 @@ type limit struct {
 	passed  bool
 }
 
-func newLimit(ctx context.Context, timeout time.Duration) *limit {
-	return &limit{ctx: ctx, timeout: timeout}
+func newLimit(ctx context.Context, timeout time.Duration) limit {
+	return limit{ctx: ctx, timeout: timeout}
 }
 
 func (l *limit) stop() {

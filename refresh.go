@@ -94,34 +94,17 @@ func (s *Service) refresh() {
 		return
 	}
 	s.refreshed = now
-	s.slot.Store(s.slotAt(now))
-	type record struct {
-		host          *host
-		score, trials float64
-	}
-	records := make([]record, len(s.order))
-	for i, h := range s.order {
-		records[i].host = h
-	}
-	s.mu.Unlock()
-
 	slot := s.slotAt(now)
-	for i := range records {
-		r := &records[i]
-		r.host.mu.Lock()
-		r.score, r.trials = r.host.recordLocked(slot, now)
-		r.host.mu.Unlock()
-		r.score = s.calculate(r.score)
-	}
-
-	s.mu.Lock()
-	for _, r := range records {
-		r.host.score.Store(r.score)
-		r.host.trials = r.trials
-	}
-	s.generation.Add(1)
+	s.slot.Store(slot)
+	v := s.newViewLocked()
 	s.mu.Unlock()
-	s.rebuild()
+
+	s.complete(v, func(h *host) {
+		h.mu.Lock()
+		score := h.recordLocked(slot, now)
+		h.mu.Unlock()
+		h.score.Store(s.calculate(score))
+	})
 }
 
 // calculate passes a score through the ScoreCalculator. If that panics or returns no number, the score stays as

@@ -314,15 +314,17 @@ func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 // get leases an idle connection of the strategy's first choice, the common case, or else searches.
 func (s *Service) get(ctx context.Context) (*Conn, *host, error) {
 	var first *host
-	lease := new(Conn)
+	var lease *Conn
 	v, err := s.currentView()
 	if err == nil && ctx.Err() == nil {
-		if first, err = v.pick(s); first != nil && first.takeIdle(lease, false) {
-			return lease, first, nil
+		if first, err = v.pick(s); first != nil {
+			if lease = first.takeIdle(false); lease != nil {
+				return lease, first, nil
+			}
 		}
 	}
 	if err == nil {
-		err = s.search(ctx, lease, first)
+		lease, err = s.search(ctx, first)
 	} else {
 		err = &GetConnError{Service: s.name, Reason: err}
 	}

@@ -47,7 +47,7 @@ type aliasCell struct {
 	alias     uint32
 }
 
-// newAliasTable builds the table from finite weights of which at least one is positive.
+// newAliasTable builds the table from finite weights of which at least one is positive. It overwrites them.
 func newAliasTable(weights []float64) aliasTable {
 	n := len(weights)
 	sum := 0.0
@@ -55,8 +55,8 @@ func newAliasTable(weights []float64) aliasTable {
 		sum += w
 	}
 	table := make(aliasTable, n)
-	parts := make([]float64, n) // of each cell, how much its own outcome fills: the mean is 1
-	var small, large []uint32
+	parts := weights // of each cell, how much its own outcome fills: the mean is 1
+	small, large := make([]uint32, 0, n), make([]uint32, 0, n)
 	for i, w := range weights {
 		parts[i] = w / sum * float64(n)
 		table[i].alias = uint32(i)

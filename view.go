@@ -3,6 +3,8 @@ package pooly
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 )
 
 // view is what GetConn needs to choose a host, prepared. It is immutable: calls read it without locks, and a
@@ -10,6 +12,7 @@ import (
 type view struct {
 	hosts   []*host // those not ejected, as the picker numbers them
 	picker  Picker  // nil if there are no hosts
+	own     bool    // picker is one of this package's
 	ejected []*host
 	err     error // why there is no picker although there are hosts
 
@@ -17,20 +20,38 @@ type view struct {
 }
 
 // pick asks the strategy for a host. It returns neither host nor error if all are ejected.
-func (v *view) pick(s *Service) (h *host, err error) {
+func (v *view) pick(s *Service) (*host, error) {
 	if v.picker == nil {
 		return nil, v.err
 	}
+	if !v.own {
+		return v.pickContained(s)
+	}
+	return v.hosts[v.picker.Pick(s.rng)], nil
+}
+
+// pickContained asks a strategy of the user's, which may panic or return no index. Treating this package's own
+// like them costs 6 ns per call, 10 instead of 4.6 with round-robin.
+func (v *view) pickContained(s *Service) (h *host, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			h, err = nil, recovered(s.log, fmt.Sprintf("bandit %T: Pick", s.config.BanditStrategy), r)
 		}
 	}()
-	if i := v.picker.Pick(s.rng); uint(i) < uint(len(v.hosts)) {
-		return v.hosts[i], nil
-	} else {
+	i := v.picker.Pick(s.rng)
+	if uint(i) >= uint(len(v.hosts)) {
 		return nil, fmt.Errorf("bandit %T: Pick returned %d for %d hosts", s.config.BanditStrategy, i, len(v.hosts))
 	}
+	return v.hosts[i], nil
+}
+
+// isOwn reports whether a picker is of a type of this package.
+func isOwn(p Picker) bool {
+	t := reflect.TypeOf(p)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.PkgPath() == reflect.TypeFor[view]().PkgPath()
 }
 
 // currentView returns the view of now; it refreshes one that has become stale while the service was idle.
@@ -48,31 +69,49 @@ func (s *Service) currentView() (*view, error) {
 	return v, v.err
 }
 
-// rebuild makes a view of the hosts as they are now, nil if the service is closed. It becomes the current one
-// unless something has changed meanwhile; then it still holds for a call that began before.
+// rebuild makes a view of the hosts as they are now, nil if the service is closed.
 func (s *Service) rebuild() *view {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	v, closed := s.newViewLocked(), s.closed
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
-	v := &view{generation: s.generation.Load(), hosts: make([]*host, 0, len(s.order))}
-	arms := make([]Arm, 0, len(s.order))
-	for _, h := range s.order {
+	s.complete(v, func(*host) {})
+	return v
+}
+
+// newViewLocked begins a view.
+func (s *Service) newViewLocked() *view {
+	return &view{generation: s.generation.Load(), hosts: slices.Clone(s.order)}
+}
+
+// complete calls update for each host of a view that was begun, and makes the rest of it. It becomes the current
+// one unless something has changed meanwhile; then it still holds for a call that began before.
+//
+// Updating here, and not before, walks once over the hosts instead of three times, and copies no scores: a
+// refresh of 10,000 hosts takes 0.7 ms instead of 1.0 (BenchmarkRefresh in bench/).
+func (s *Service) complete(v *view, update func(*host)) {
+	all := v.hosts
+	v.hosts = all[:0]
+	arms := make([]Arm, 0, len(all))
+	for _, h := range all {
+		update(h)
 		h.mu.Lock()
-		out := h.health == ejected
+		out, trials := h.health == ejected, h.trials
 		h.mu.Unlock()
 		if out {
 			v.ejected = append(v.ejected, h)
 			continue
 		}
 		v.hosts = append(v.hosts, h)
-		arms = append(arms, Arm{Address: h.address, Score: h.score.Load(), Trials: h.trials, host: h})
+		arms = append(arms, Arm{Address: h.address, Score: h.score.Load(), Trials: trials, host: h})
 	}
-	s.mu.Unlock()
+	clear(all[len(v.hosts):])
 
 	if len(arms) > 0 {
 		v.picker, v.err = s.newPicker(arms)
+		v.own = v.err == nil && isOwn(v.picker)
 	}
 
 	s.mu.Lock()
@@ -80,7 +119,6 @@ func (s *Service) rebuild() *view {
 	if s.generation.Load() == v.generation && !s.closed {
 		s.view.Store(v)
 	}
-	return v
 }
 
 func (s *Service) newPicker(arms []Arm) (p Picker, err error) {

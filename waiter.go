@@ -9,7 +9,7 @@ import (
 // pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
 // where the first host with room takes it out. Leaving either is O(1).
 type waiter struct {
-	lease *Conn       // filled in by the pool that grants it
+	lease *Conn       // made by the pool that serves it
 	ready chan result // holds one: each enlistment ends with one result, or with leave
 
 	queued     bool    // guarded by queue.mu: it stands in the queue
@@ -25,8 +25,8 @@ type result struct {
 	err  error
 }
 
-func newWaiter(lease *Conn) *waiter {
-	return &waiter{lease: lease, ready: make(chan result, 1)}
+func newWaiter() *waiter {
+	return &waiter{ready: make(chan result, 1)}
 }
 
 // leave withdraws w from wherever it stands. If a result came first, leave returns it: the caller owns the
@@ -61,7 +61,7 @@ func (e *poolEnv) await(w *waiter, l *limit) (result, error) {
 		return result{}, err
 	}
 	if r.pool != nil {
-		r.pool.countWait(e.clock.now() - began)
+		r.pool.waited.Add(int64(e.clock.now() - began))
 	}
 	return r, nil
 }

@@ -18,22 +18,25 @@ const noTrials = 0.5
 //
 // It is guarded by its pool's lock.
 type window struct {
-	newest int64 // the number of the slot that is being recorded
-	count  int   // slots recorded, the newest included
-
 	// The newest slot.
+	newest int64 // its number
 	sum    float64
 	trials uint32
 
-	// The finished slots, in a ring: values[i] is that of slot number i modulo slots.
-	values [slots]float64
-	tried  [slots]uint32
+	count int32 // slots recorded, the newest included
 
 	// Over the finished slots, of which the oldest weighs 1, the next 2 and so on.
 	total          float64 // Σ value
 	weighted       float64 // Σ weight·value
 	totalTrials    uint64  // Σ trials
 	weightedTrials uint64  // Σ weight·trials
+	past           *past   // nil while there are none
+}
+
+// past are the finished slots of a window, in a ring: index i has slot number i modulo slots.
+type past struct {
+	values [slots]float64
+	tried  [slots]uint32
 }
 
 func newWindow(slot int64) window {
@@ -73,9 +76,9 @@ func (w *window) value() float64 {
 // advance makes slot the newest. It does nothing if it is already, or is older.
 func (w *window) advance(slot int64) {
 	if slot-w.newest >= slots { // nothing that was recorded is left in the window
-		*w = window{newest: slot, count: slots}
-		for i := range w.values {
-			w.values[i] = noTrials
+		*w = window{newest: slot, count: slots, past: new(past)}
+		for i := range w.past.values {
+			w.past.values[i] = noTrials
 		}
 		w.resum()
 		return
@@ -94,13 +97,16 @@ func (w *window) next() {
 		oldest := (w.newest + 1) % slots
 		w.weighted -= w.total
 		w.weightedTrials -= w.totalTrials
-		w.total -= w.values[oldest]
-		w.totalTrials -= uint64(w.tried[oldest])
+		w.total -= w.past.values[oldest]
+		w.totalTrials -= uint64(w.past.tried[oldest])
 		weight--
 	} else {
 		w.count++
 	}
-	w.values[i], w.tried[i] = value, w.trials
+	if w.past == nil {
+		w.past = new(past)
+	}
+	w.past.values[i], w.past.tried[i] = value, w.trials
 	w.total += value
 	w.weighted += float64(weight) * value
 	w.totalTrials += uint64(w.trials)
@@ -115,9 +121,9 @@ func (w *window) next() {
 // resum computes the floating-point sums from the values.
 func (w *window) resum() {
 	w.total, w.weighted = 0, 0
-	for k := 1; k < w.count; k++ { // the slot of age k
-		v := w.values[(w.newest-int64(k))%slots]
+	for k := int64(1); k < int64(w.count); k++ { // the slot of age k
+		v := w.past.values[(w.newest-k)%slots]
 		w.total += v
-		w.weighted += float64(w.count-k) * v
+		w.weighted += float64(int64(w.count)-k) * v
 	}
 }

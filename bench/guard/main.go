@@ -1,0 +1,201 @@
+// Guard fails if pooly has become slow, in a few seconds and on any machine:
+//
+//	go -C bench run ./guard
+//
+// It compares only what it has measured itself within the same seconds, and in processor time, so that neither
+// the machine nor its other work matter; of many short, interleaved measurements it takes the least. The bounds
+// leave room besides (bench/RESULTS.md has what is reached), so that it turns red for another allocation, or
+// for work that grows with the hosts, and not for noise.
+package main
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/bench/peers"
+)
+
+const (
+	attempts = 4 // a check that fails is measured again; what was best counts
+	rounds   = 25
+	pairs    = 20_000 // of each measurement: two for each of 10,000 hosts
+	many     = 10_000 // hosts
+)
+
+// A check compares the measurement of a subject with another's, or with 1 if that has no name.
+type check struct {
+	subject, than string
+	atMost        float64
+}
+
+var checks = []check{
+	{"pooly-roundrobin 3", "puddle", 0.9},
+	{"pooly-roundrobin 3", "channelpool", 1.15},
+	{"allocations per pair", "", 0.5},
+	{"bytes per pair", "", 40},
+	{"contended pooly", "contended puddle", 2},
+	{"add 10000", "add 1000", 4},
+	{"remove 10000", "remove 1000", 4},
+}
+
+func init() {
+	for _, s := range peers.Strategies {
+		few, all := "pooly-"+s.Name+" 3", fmt.Sprintf("pooly-%s %d", s.Name, many)
+		checks = append(checks, check{all, few, 20})
+		if s.Name != "roundrobin" {
+			checks = append(checks, check{few, "pooly-roundrobin 3", 1.8})
+		}
+	}
+}
+
+// least holds the least that was measured of each subject: nanoseconds of processor time, or a count.
+type least map[string]float64
+
+func (l least) take(subject string, value float64) {
+	if best, ok := l[subject]; !ok || value < best {
+		l[subject] = value
+	}
+}
+
+func (l least) ratio(c check) float64 {
+	if c.than == "" {
+		return l[c.subject]
+	}
+	return l[c.subject] / l[c.than]
+}
+
+func main() {
+	measured := make(least)
+	for attempt := 1; ; attempt++ {
+		measured.pairs()
+		measured.contended()
+		measured.addRemove()
+		failed := 0
+		for _, c := range checks {
+			verdict, ratio := "ok  ", measured.ratio(c)
+			if !(ratio <= c.atMost) || math.IsNaN(ratio) {
+				verdict = "FAIL"
+				failed++
+			}
+			what := c.subject
+			if c.than != "" {
+				what += " / " + c.than
+			}
+			fmt.Printf("%s %-48s %7.2f, at most %.2f\n", verdict, what, ratio, c.atMost)
+		}
+		if failed == 0 {
+			return
+		}
+		if attempt == attempts {
+			fmt.Printf("guard: %d of %d checks failed, %d times\n", failed, len(checks), attempts)
+			os.Exit(1)
+		}
+		fmt.Println("guard: once more")
+	}
+}
+
+// pairs measures a lease and its end, of each pool in turn.
+func (l least) pairs() {
+	subjects := map[string]peers.Peer{
+		"puddle":      peers.NewPuddle(30, peers.Nothing),
+		"channelpool": peers.NewChannelPool(30, peers.Nothing),
+	}
+	for _, s := range peers.Strategies {
+		for _, hosts := range []int{3, many} {
+			config := &pooly.ServiceConfig{BanditStrategy: s.New()}
+			subjects[fmt.Sprintf("pooly-%s %d", s.Name, hosts)] = peers.NewService(hosts, config)
+		}
+	}
+	for range rounds {
+		for name, p := range subjects {
+			l.take(name, cpuTime(func() { run(p, pairs, nil) })/pairs)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	run(subjects["pooly-roundrobin 3"], pairs, nil)
+	runtime.ReadMemStats(&after)
+	l.take("allocations per pair", float64(after.Mallocs-before.Mallocs)/pairs)
+	l.take("bytes per pair", float64(after.TotalAlloc-before.TotalAlloc)/pairs)
+	for _, p := range subjects {
+		p.Close()
+	}
+}
+
+// contended has 64 goroutines use 4 connections, on one processor, where they take turns in the same way each
+// time.
+func (l least) contended() {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	subjects := map[string]peers.Peer{
+		"contended puddle": peers.NewPuddle(4, peers.Nothing),
+		"contended pooly": peers.NewService(1, &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConns: 4, Driver: peers.NewDriver(peers.Nothing)},
+		}),
+	}
+	for range rounds {
+		for name, p := range subjects {
+			l.take(name, cpuTime(func() {
+				var wg sync.WaitGroup
+				for range 64 {
+					wg.Go(func() { run(p, 100, func(net.Conn) { runtime.Gosched() }) })
+				}
+				wg.Wait()
+			}))
+		}
+	}
+	for _, p := range subjects {
+		p.Close()
+	}
+}
+
+// addRemove measures what adding and removing one of many hosts takes.
+func (l least) addRemove() {
+	for range 5 {
+		for _, hosts := range []int{1000, 10_000} {
+			s := peers.NewService(0, &pooly.ServiceConfig{PrespawnConns: -1})
+			addresses := peers.Addresses(hosts)
+			adding := cpuTime(func() {
+				for _, address := range addresses {
+					s.Add(address)
+				}
+			})
+			removing := cpuTime(func() {
+				for _, address := range addresses {
+					s.Remove(address)
+				}
+			})
+			s.Close()
+			l.take(fmt.Sprintf("add %d", hosts), adding/float64(hosts))
+			l.take(fmt.Sprintf("remove %d", hosts), removing/float64(hosts))
+		}
+	}
+}
+
+func run(p peers.Peer, n int, use func(net.Conn)) {
+	for range n {
+		if err := p.Pair(use); err != nil {
+			fmt.Fprintln(os.Stderr, "guard:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+// cpuTime returns the nanoseconds of processor time that the process spends on f.
+func cpuTime(f func()) float64 {
+	var before, after syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &before); err != nil {
+		panic(err)
+	}
+	f()
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &after); err != nil {
+		panic(err)
+	}
+	used := func(u syscall.Rusage) int64 { return u.Utime.Nano() + u.Stime.Nano() }
+	return float64(used(after) - used(before))
+}
