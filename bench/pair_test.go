@@ -4,6 +4,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"syscall"
 	"testing"
@@ -111,6 +112,27 @@ func BenchmarkFloor(b *testing.B) {
 			mu.Lock()
 			kept.b++
 			mu.Unlock()
+		}
+	})
+	b.Run("what=the-same-over-10000-at-random", func(b *testing.B) {
+		type host struct {
+			mu   sync.Mutex
+			conn *[128]byte
+			_    [576 - 16]byte // as far apart as pooly's
+		}
+		hosts := make([]*host, tenThousand)
+		for i := range hosts {
+			hosts[i] = &host{conn: new([128]byte)}
+		}
+		for b.Loop() {
+			h := hosts[rand.IntN(len(hosts))]
+			h.mu.Lock()
+			h.conn[0]++
+			kept = new(lease24)
+			h.mu.Unlock()
+			h.mu.Lock()
+			h.conn[0]--
+			h.mu.Unlock()
 		}
 	})
 	b.Run("what=clock", func(b *testing.B) {

@@ -89,7 +89,10 @@ func BenchmarkFootprint(b *testing.B) {
 			for _, address := range peers.Addresses(tenThousand) {
 				s.Add(address)
 			}
-			lease(b, s, 1)() // makes the view, which is part of what a host costs
+			// The view, and the slots of the score's window, are part of what a host costs.
+			lease(b, s, 1)()
+			time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
+			s.Stats()
 		})
 	})
 	b.Run("of=conn", func(b *testing.B) {
@@ -102,8 +105,14 @@ func BenchmarkFootprint(b *testing.B) {
 func footprint(b *testing.B, n, hosts int, create func(peers.Service)) {
 	var held counted
 	for b.Loop() {
-		config := &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 10}, PrespawnConns: -1}
+		config := &pooly.ServiceConfig{
+			PoolConfig:    pooly.PoolConfig{MaxConns: 10},
+			PrespawnConns: -1,
+			DecayDuration: pooly.DefaultMemoizeScoreDuration, // so that a slot passes meanwhile
+		}
 		s := peers.NewService(hosts, config)
+		time.Sleep(config.DecayDuration)
+		s.Stats() // so that these hosts have their slots
 		before := census()
 		create(s)
 		after := census()
