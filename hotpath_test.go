@@ -1,0 +1,104 @@
+package pooly
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// stubDriver connects to nothing at no cost.
+type stubDriver struct{}
+
+func (stubDriver) Dial(context.Context, string) (*Conn, error) { return NewConn(nil), nil }
+func (stubDriver) Close(*Conn)                                 {}
+func (stubDriver) TestOnBorrow(*Conn) error                    { return nil }
+func (stubDriver) Temporary(error) bool                        { return false }
+
+// stubService returns a service whose hosts have a connection each.
+func stubService(b *testing.B, strategy Bandit, hosts int) *Service {
+	b.Helper()
+	s := NewService("bench", &ServiceConfig{
+		PoolConfig:     PoolConfig{Driver: stubDriver{}},
+		PrespawnConns:  -1,
+		BanditStrategy: strategy,
+	})
+	b.Cleanup(func() { require.NoError(b, s.Close()) })
+	for i := range hosts {
+		s.Add(strconv.Itoa(i))
+	}
+	leases := make([]*Conn, hosts)
+	for i, h := range s.order {
+		w := newWaiter()
+		require.Equal(b, waiting, h.get(w, true))
+		require.NotNil(b, (<-w.ready).pool)
+		leases[i] = w.lease
+	}
+	for _, c := range leases {
+		require.NoError(b, c.Release(nil, HostUp))
+	}
+	return s
+}
+
+var benchStrategies = []struct {
+	name string
+	make func() Bandit
+}{
+	{"RoundRobin", func() Bandit { return NewRoundRobin() }},
+	{"EpsilonGreedy", func() Bandit { return NewEpsilonGreedy(0.1) }},
+	{"SoftMax", func() Bandit { return NewSoftMax(0.1) }},
+}
+
+// BenchmarkPick is GetConn's choice among 3 hosts.
+func BenchmarkPick(b *testing.B) {
+	for _, strategy := range benchStrategies {
+		b.Run(strategy.name, func(b *testing.B) {
+			s := stubService(b, strategy.make(), 3)
+			v, err := s.currentView()
+			require.NoError(b, err)
+			for b.Loop() {
+				if h, _ := v.pick(s); h == nil {
+					b.Fatal("no host")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPoolsAtRandom is a pair without the choice, of hosts in random order: what memory costs.
+func BenchmarkPoolsAtRandom(b *testing.B) {
+	for _, hosts := range []int{3, 10_000} {
+		b.Run("hosts="+strconv.Itoa(hosts), func(b *testing.B) {
+			s := stubService(b, NewRoundRobin(), hosts)
+			order := append([]*host(nil), s.order...)
+			rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+			i := 0
+			for b.Loop() {
+				if i++; i >= len(order) {
+					i = 0
+				}
+				if err := order[i].takeIdle(false).Release(nil, HostUp); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect.
+func BenchmarkRefresh(b *testing.B) {
+	for _, strategy := range benchStrategies {
+		b.Run(strategy.name, func(b *testing.B) {
+			s := stubService(b, strategy.make(), 10_000)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.mu.Lock()
+				s.refreshed = 0 // so that they are due
+				s.mu.Unlock()
+				s.refresh()
+			}
+		})
+	}
+}
