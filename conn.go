@@ -29,21 +29,22 @@ type Conn struct {
 // The fields are in such an order that a pair of GetConn and Release touches one cache line, and the padding keeps
 // them there (see Pool).
 type conn struct {
-	pool   *Pool     // immutable once adopted; nil for a Conn that Dial has not returned yet
-	lease  *Conn     // guarded by pool.mu; nil while idle or closed
-	leases []Conn    // guarded by pool.mu, then by the lease; those to come
-	origin *Conn     // what the driver's Dial returned, and what its other methods get
-	live   *liveness // NetDriver's, nil for other drivers
-
-	adopted atomic.Bool
-	fresh   bool // guarded by pool.mu, then by the lease; just dialled, and handed to the caller who waited for it
-	cut     bool // guarded by pool.mu; closed under its lease, by Close at the deadline
+	pool   *Pool             // immutable once adopted; nil for a Conn that Dial has not returned yet
+	lease  *Conn             // guarded by pool.mu; nil while idle or closed
+	below  *conn             // guarded by pool.mu; the next in the idle stack
+	leases *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
+	used   uint8             // guarded like leases; how many were handed out
+	fresh  bool              // guarded by pool.mu, then by the lease; just dialled, for the caller who waits for it
+	cut    bool              // guarded by pool.mu; closed under its lease, by Close at the deadline
+	origin *Conn             // what the driver's Dial returned, and what its other methods get
+	live   *liveness         // NetDriver's, nil for other drivers
 
 	value     any
+	adopted   atomic.Bool
 	born      time.Duration // immutable once adopted; 0 if no lifetime is set
 	index     int           // guarded by pool.mu; its place in pool.conns
 	idleSince time.Duration // guarded by pool.mu; kept only if an idle timeout is set
-	_         [3]uint64
+	_         [2]uint64
 }
 
 // NewConn wraps a connection of any type. It is for the Dial method of drivers: users get theirs from GetConn.

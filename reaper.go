@@ -87,18 +87,16 @@ func (r *reaper) stop() {
 func (p *Pool) reap(now time.Duration) {
 	var expired []*conn
 	p.mu.Lock()
-	kept := p.idle[:0]
 	next := forever
-	for _, c := range p.idle {
-		if at := p.expiry(c); at <= now {
+	p.idle.filter(func(c *conn) bool {
+		at := p.expiry(c)
+		if at <= now {
 			expired = append(expired, c)
-		} else {
-			next = min(next, at)
-			kept = append(kept, c)
+			return false
 		}
-	}
-	clear(p.idle[len(kept):])
-	p.idle = kept
+		next = min(next, at)
+		return true
+	})
 	p.mu.Unlock()
 	if next < forever {
 		p.reaper.expect(next)

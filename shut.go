@@ -19,7 +19,9 @@ func (p *Pool) shut() (idle []*conn, first bool) {
 	}
 	p.closed = true
 	p.cancel()
-	idle, p.idle = p.idle, nil
+	for p.idle.length > 0 {
+		idle = append(idle, p.idle.pop())
+	}
 	for w := p.waiters.front; w != nil; w = p.waiters.front {
 		p.leaveLineLocked(w)
 		w.ready <- result{}
