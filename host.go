@@ -28,6 +28,8 @@ type host struct {
 	latency atomic.Int64  // nanoseconds, 0 if never timed; written under Pool.mu
 	index   int           // guarded by service.mu; its place in service.order
 	trials  float64       // guarded by service.mu; as of the last refresh
+	mean    float64       // guarded by service.mu; of these trials
+	curve   loadCurve     // written under Pool.mu
 	window  window        // guarded by Pool.mu
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	probe   *time.Timer   // guarded by Pool.mu; nil unless the host is ejected
@@ -41,6 +43,9 @@ func (h *host) rateLocked(l *Conn, o outcome, now time.Duration) {
 	}
 	if l.start != 0 && h.service.timing.Load() {
 		h.observeLocked(now-l.start, now)
+		if h.curve.wanted.Load() {
+			h.curve.observeLocked(int(l.load), now-l.start, now)
+		}
 	}
 }
 
@@ -61,12 +66,15 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 
 // recordLocked returns what the window says by now, and lets the latency of a host that is not used decay, so
 // that one slow reply does not keep traffic away forever.
-func (h *host) recordLocked(slot int64, now time.Duration) (score, trials float64) {
+func (h *host) recordLocked(slot int64, now time.Duration) (score, trials, mean float64) {
 	h.window.advance(slot)
 	if h.latency.Load() != 0 {
 		h.observeLocked(0, now)
 	}
-	return h.window.score(), h.window.effectiveTrials()
+	if h.curve.line.Load() != 0 {
+		h.curve.fadeLocked(now)
+	}
+	return h.window.score(), h.window.effectiveTrials(), h.window.mean()
 }
 
 // scheduleProbeLocked sees to it that an ejected host is probed, later each time a probe fails. Failures of

@@ -415,7 +415,7 @@ func (p *Pool) popIdleLocked() *conn {
 
 func (p *Pool) grantLocked(c *conn, l *Conn) {
 	l.conn, c.lease = c, l
-	p.inUse.Add(1)
+	l.load = p.inUse.Add(1)
 	p.counts.gets++
 }
 

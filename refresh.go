@@ -96,8 +96,8 @@ func (s *Service) refresh() {
 	s.refreshed = now
 	s.slot.Store(s.slotAt(now))
 	type record struct {
-		host          *host
-		score, trials float64
+		host                *host
+		score, trials, mean float64
 	}
 	records := make([]record, len(s.order))
 	for i, h := range s.order {
@@ -109,15 +109,15 @@ func (s *Service) refresh() {
 	for i := range records {
 		r := &records[i]
 		r.host.mu.Lock()
-		r.score, r.trials = r.host.recordLocked(slot, now)
+		r.score, r.trials, r.mean = r.host.recordLocked(slot, now)
 		r.host.mu.Unlock()
-		r.score = s.calculate(r.score)
+		r.score, r.mean = s.calculate(r.score), s.calculate(r.mean)
 	}
 
 	s.mu.Lock()
 	for _, r := range records {
 		r.host.score.Store(r.score)
-		r.host.trials = r.trials
+		r.host.trials, r.host.mean = r.trials, r.mean
 	}
 	s.generation++
 	s.mu.Unlock()

@@ -66,7 +66,7 @@ func (s *Service) rebuild() *view {
 			continue
 		}
 		v.hosts = append(v.hosts, h)
-		arms = append(arms, Arm{Address: h.address, Score: h.score.Load(), Trials: h.trials, host: h})
+		arms = append(arms, Arm{Address: h.address, Score: h.score.Load(), Trials: h.trials, mean: h.mean, host: h})
 	}
 	s.mu.Unlock()
 

@@ -32,6 +32,8 @@ type window struct {
 	// Over the finished slots, of which the oldest weighs 1, the next 2 and so on.
 	total          float64 // Σ value
 	weighted       float64 // Σ weight·value
+	totalSum       float64 // Σ sum of scores
+	weightedSum    float64 // Σ weight·sum of scores
 	totalTrials    uint64  // Σ trials
 	weightedTrials uint64  // Σ weight·trials
 }
@@ -60,6 +62,15 @@ func (w *window) score() float64 {
 func (w *window) effectiveTrials() float64 {
 	n := float64(w.count)
 	return float64(w.weightedTrials)/n + float64(w.trials)
+}
+
+// mean returns the mean score of the trials, weighted as effectiveTrials counts them; noTrials if there are none.
+func (w *window) mean() float64 {
+	trials := w.effectiveTrials()
+	if trials == 0 {
+		return noTrials
+	}
+	return clampScore((w.weightedSum/float64(w.count) + w.sum) / trials) // sums drift
 }
 
 // value returns the value of the newest slot.
@@ -93,8 +104,10 @@ func (w *window) next() {
 	if w.count == slots {
 		oldest := (w.newest + 1) % slots
 		w.weighted -= w.total
+		w.weightedSum -= w.totalSum
 		w.weightedTrials -= w.totalTrials
 		w.total -= w.values[oldest]
+		w.totalSum -= w.values[oldest] * float64(w.tried[oldest])
 		w.totalTrials -= uint64(w.tried[oldest])
 		weight--
 	} else {
@@ -103,6 +116,8 @@ func (w *window) next() {
 	w.values[i], w.tried[i] = value, w.trials
 	w.total += value
 	w.weighted += float64(weight) * value
+	w.totalSum += w.sum
+	w.weightedSum += float64(weight) * w.sum
 	w.totalTrials += uint64(w.trials)
 	w.weightedTrials += uint64(weight) * uint64(w.trials)
 	w.newest++
@@ -114,10 +129,14 @@ func (w *window) next() {
 
 // resum computes the floating-point sums from the values.
 func (w *window) resum() {
-	w.total, w.weighted = 0, 0
+	w.total, w.weighted, w.totalSum, w.weightedSum = 0, 0, 0, 0
 	for k := 1; k < w.count; k++ { // the slot of age k
-		v := w.values[(w.newest-int64(k))%slots]
+		i, weight := (w.newest-int64(k))%slots, float64(w.count-k)
+		v := w.values[i]
 		w.total += v
-		w.weighted += float64(w.count-k) * v
+		w.weighted += weight * v
+		sum := v * float64(w.tried[i])
+		w.totalSum += sum
+		w.weightedSum += weight * sum
 	}
 }
