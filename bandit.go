@@ -30,7 +30,7 @@ type Picker interface {
 }
 
 // Arm is a host as a strategy sees it. It is a small value, to be copied freely. Address, Score and Trials are
-// as of NewPicker; InUse and Latency are live.
+// as of NewPicker, and so is Mean; InUse, Latency and ExpectedLatency are live.
 type Arm struct {
 	Address string
 
@@ -41,7 +41,20 @@ type Arm struct {
 	// 1, one in the slot of age k counts (n-k)/n.
 	Trials float64
 
-	host *host // nil in an Arm that is made by hand
+	mean float64 // as the window has it; see Mean
+	host *host   // nil in an Arm that is made by hand
+}
+
+// Mean returns the mean of the scores of the Trials, weighted as these are. Unlike Score it leaves out the times
+// without a Release, so it does not drift towards 0.5 in a host that is not used: with Trials it says all that is
+// known. Without trials, and in an Arm made by hand, it is the Score.
+//
+// It passes through the ScoreCalculator, if there is one, with each call: it is for NewPicker.
+func (a Arm) Mean() float64 {
+	if a.host == nil {
+		return a.Score
+	}
+	return a.host.service.calculate(a.mean)
 }
 
 // InUse returns how many of the host's connections are leased now. It costs an atomic read of memory that every
@@ -63,10 +76,31 @@ func (a Arm) Latency() time.Duration {
 	if a.host == nil {
 		return 0
 	}
-	if timing := &a.host.service.timing; !timing.Load() {
-		timing.Store(true)
-	}
+	a.host.service.startTiming()
 	return time.Duration(a.host.latency.Load())
+}
+
+// ExpectedLatency returns how long a lease of the host that begins now should last, given the leases that are
+// out: see loadCurve for how it learns that. It is 0 before the first timed lease ended, and in an Arm made by
+// hand.
+//
+// It makes the service time its leases, as Latency does, and fit a line to them, which takes another 20 ns per
+// lease from then on. The call itself costs what InUse and Latency cost together.
+func (a Arm) ExpectedLatency() time.Duration {
+	if a.host == nil {
+		return 0
+	}
+	a.host.service.startTiming()
+	if curve := &a.host.curve; !curve.wanted.Load() {
+		curve.wanted.Store(true)
+	}
+	return a.host.curve.latency(a.InUse() + 1)
+}
+
+func (s *Service) startTiming() {
+	if !s.timing.Load() {
+		s.timing.Store(true)
+	}
 }
 
 // scores returns the arms' scores, with anything that is no number in [0, 1] brought there: strategies are given

@@ -22,6 +22,7 @@ type Conn struct {
 	conn    *conn         // nil until the lease is granted
 	start   time.Duration // when the lease began, by the clock of the pool; 0: the lease is not timed
 	sampled bool          // whether Release sends the lease's duration to statsd
+	load    int32         // how many leases of the host were out when this one began, itself included
 }
 
 // conn is one connection of a pool, through all the leases it serves.

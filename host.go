@@ -29,6 +29,8 @@ type host struct {
 	latency atomic.Int64  // nanoseconds, 0 if never timed; written under Pool.mu
 	index   int           // guarded by service.mu; its place in service.order
 	trials  float64       // guarded by Pool.mu; as of the last refresh
+	mean    float64       // guarded by Pool.mu; of these trials
+	curve   loadCurve     // written under Pool.mu
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	probe   *time.Timer   // guarded by Pool.mu; nil unless the host is ejected
 	probed  int           // guarded by Pool.mu; how many probes in a row have failed
@@ -42,6 +44,9 @@ func (h *host) rateLocked(l *Conn, o outcome, now time.Duration) {
 	}
 	if l.start != 0 && h.service.timing.Load() {
 		h.observeLocked(now-l.start, now)
+		if h.curve.wanted.Load() {
+			h.curve.observeLocked(int(l.load), now-l.start, now)
+		}
 	}
 }
 
@@ -60,14 +65,17 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 	h.latency.Store(max(1, int64(was)))
 }
 
-// recordLocked returns the score and keeps the trials that the window has by now, and lets the latency of a host that is not used decay, so
-// that one slow reply does not keep traffic away forever.
+// recordLocked returns the score that the window gives by now, and keeps its trials and their mean. It lets the
+// latency of a host that is not used decay, so that one slow reply does not keep traffic away forever.
 func (h *host) recordLocked(slot int64, now time.Duration) (score float64) {
 	h.window.advance(slot)
 	if h.latency.Load() != 0 {
 		h.observeLocked(0, now)
 	}
-	h.trials = h.window.effectiveTrials()
+	if h.curve.line.Load() != 0 {
+		h.curve.fadeLocked(now)
+	}
+	h.trials, h.mean = h.window.effectiveTrials(), h.window.mean()
 	return h.window.score()
 }
 

@@ -445,7 +445,7 @@ func (p *Pool) grantLocked(c *conn) *Conn {
 	l := &c.leases[c.used]
 	c.used++
 	l.conn, c.lease = c, l
-	p.inUse.Add(1)
+	l.load = p.inUse.Add(1)
 	p.counts.gets++
 	return l
 }

@@ -213,6 +213,7 @@ func (s *Service) Add(address string) {
 	h := &host{service: s}
 	h.init(address, &s.poolEnv, h)
 	h.score.Store(score)
+	h.mean = noTrials
 	s.mu.Lock()
 	if _, known := s.hosts[address]; known || s.closed {
 		s.mu.Unlock()

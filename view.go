@@ -98,14 +98,14 @@ func (s *Service) complete(v *view, update func(*host)) {
 	for _, h := range all {
 		update(h)
 		h.mu.Lock()
-		out, trials := h.health == ejected, h.trials
+		out, trials, mean := h.health == ejected, h.trials, h.mean
 		h.mu.Unlock()
 		if out {
 			v.ejected = append(v.ejected, h)
 			continue
 		}
 		v.hosts = append(v.hosts, h)
-		arms = append(arms, Arm{Address: h.address, Score: h.score.Load(), Trials: trials, host: h})
+		arms = append(arms, Arm{Address: h.address, Score: h.score.Load(), Trials: trials, mean: mean, host: h})
 	}
 	clear(all[len(v.hosts):])
 

@@ -28,6 +28,8 @@ type window struct {
 	// Over the finished slots, of which the oldest weighs 1, the next 2 and so on.
 	total          float64 // Σ value
 	weighted       float64 // Σ weight·value
+	totalSum       float64 // Σ sum of scores
+	weightedSum    float64 // Σ weight·sum of scores
 	totalTrials    uint64  // Σ trials
 	weightedTrials uint64  // Σ weight·trials
 	past           *past   // nil while there are none
@@ -65,6 +67,15 @@ func (w *window) effectiveTrials() float64 {
 	return float64(w.weightedTrials)/n + float64(w.trials)
 }
 
+// mean returns the mean score of the trials, weighted as effectiveTrials counts them; noTrials if there are none.
+func (w *window) mean() float64 {
+	trials := w.effectiveTrials()
+	if trials == 0 {
+		return noTrials
+	}
+	return clampScore((w.weightedSum/float64(w.count) + w.sum) / trials) // sums drift
+}
+
 // value returns the value of the newest slot.
 func (w *window) value() float64 {
 	if w.trials == 0 {
@@ -96,8 +107,10 @@ func (w *window) next() {
 	if w.count == slots {
 		oldest := (w.newest + 1) % slots
 		w.weighted -= w.total
+		w.weightedSum -= w.totalSum
 		w.weightedTrials -= w.totalTrials
 		w.total -= w.past.values[oldest]
+		w.totalSum -= w.past.values[oldest] * float64(w.past.tried[oldest])
 		w.totalTrials -= uint64(w.past.tried[oldest])
 		weight--
 	} else {
@@ -109,6 +122,8 @@ func (w *window) next() {
 	w.past.values[i], w.past.tried[i] = value, w.trials
 	w.total += value
 	w.weighted += float64(weight) * value
+	w.totalSum += w.sum
+	w.weightedSum += float64(weight) * w.sum
 	w.totalTrials += uint64(w.trials)
 	w.weightedTrials += uint64(weight) * uint64(w.trials)
 	w.newest++
@@ -120,10 +135,14 @@ func (w *window) next() {
 
 // resum computes the floating-point sums from the values.
 func (w *window) resum() {
-	w.total, w.weighted = 0, 0
+	w.total, w.weighted, w.totalSum, w.weightedSum = 0, 0, 0, 0
 	for k := int64(1); k < int64(w.count); k++ { // the slot of age k
-		v := w.past.values[(w.newest-k)%slots]
+		i, weight := (w.newest-k)%slots, float64(int64(w.count)-k)
+		v := w.past.values[i]
 		w.total += v
-		w.weighted += float64(int64(w.count)-k) * v
+		w.weighted += weight * v
+		sum := v * float64(w.past.tried[i])
+		w.totalSum += sum
+		w.weightedSum += weight * sum
 	}
 }

@@ -1,0 +1,255 @@
+package pooly
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// hostFigures are what the strategies that weigh load see of a host.
+type hostFigures struct {
+	inUse          int
+	latency        time.Duration
+	perLease       time.Duration // what each lease that is out adds to the expected latency
+	trials, scores float64       // how many, and their mean
+}
+
+func armsOf(figures ...hostFigures) []Arm {
+	s := new(Service)
+	arms := make([]Arm, len(figures))
+	for i, f := range figures {
+		h := &host{service: s}
+		h.inUse.Store(int32(f.inUse))
+		h.latency.Store(int64(f.latency))
+		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
+		arms[i] = Arm{Score: noTrials, Trials: f.trials, mean: f.scores, host: h}
+	}
+	return arms
+}
+
+func sharesOf(b Bandit, arms []Arm) []float64 {
+	const n = 60_000
+	rng := rand.New(rand.NewPCG(1, 2))
+	p := b.NewPicker(arms)
+	s := make([]float64, len(arms))
+	for range n {
+		s[p.Pick(rng)] += 1.0 / n
+	}
+	return s
+}
+
+func requireShares(t *testing.T, want, got []float64) {
+	t.Helper()
+	for i := range want {
+		require.InDelta(t, want[i], got[i], 0.01, "arm %d: want %v, got %v", i, want, got)
+	}
+}
+
+func TestPowerOfTwoPicksTheLessLoadedOfTwo(t *testing.T) {
+	arms := armsOf(hostFigures{inUse: 1}, hostFigures{inUse: 2}, hostFigures{inUse: 3}, hostFigures{inUse: 4})
+	requireShares(t, []float64{3. / 6, 2. / 6, 1. / 6, 0}, sharesOf(NewPowerOfTwo(), arms))
+}
+
+func TestPowerOfTwoReadsLiveLoads(t *testing.T) {
+	arms := armsOf(hostFigures{}, hostFigures{})
+	p := NewPowerOfTwo().NewPicker(arms)
+	arms[0].host.inUse.Store(1)
+	require.Equal(t, 1, p.Pick(rand.New(rand.NewPCG(1, 2))))
+}
+
+func TestPowerOfTwoWeighsLoadByScore(t *testing.T) {
+	arms := armsOf(hostFigures{inUse: 1, trials: 1e9, scores: 0.4}, hostFigures{inUse: 3, trials: 1e9, scores: 1})
+	requireShares(t, []float64{0, 1}, sharesOf(NewPowerOfTwo(), arms))
+}
+
+func TestLoadStrategiesAvoidFailingHosts(t *testing.T) {
+	// It fails fast, so it is idle and its leases are short.
+	const fast = 20 * time.Microsecond
+	arms := armsOf(
+		hostFigures{inUse: 0, latency: fast, perLease: fast, trials: 1000, scores: 0},
+		hostFigures{inUse: 9, latency: time.Millisecond, perLease: time.Millisecond, trials: 1000, scores: 1},
+	)
+	for _, b := range []Bandit{NewPowerOfTwo(), NewPeakEWMA(2), NewHotCold(2, 0.84), NewHotCold(2, 0)} {
+		requireShares(t, []float64{0, 1}, sharesOf(b, arms))
+	}
+}
+
+func TestLoadStrategiesTryHostsOfWhichNothingIsKnown(t *testing.T) {
+	arms := armsOf(
+		hostFigures{},
+		hostFigures{latency: time.Millisecond, perLease: time.Millisecond, trials: 1000, scores: 1},
+	)
+	for _, b := range []Bandit{NewPeakEWMA(2), NewHotCold(2, 0.84)} {
+		requireShares(t, []float64{1, 0}, sharesOf(b, arms))
+	}
+	requireShares(t, []float64{0.5, 0.5}, sharesOf(NewPowerOfTwo(), arms))
+
+	arms[0].host.inUse.Store(1)
+	for _, b := range []Bandit{NewPeakEWMA(2), NewHotCold(2, 1)} {
+		requireShares(t, []float64{0, 1}, sharesOf(b, arms))
+	}
+}
+
+func TestPeakEWMAPicksTheLowestLatencyTimesLoad(t *testing.T) {
+	arms := armsOf(
+		hostFigures{inUse: 0, latency: 50 * time.Millisecond}, // 50
+		hostFigures{inUse: 3, latency: 10 * time.Millisecond}, // 40
+		hostFigures{inUse: 9, latency: 3 * time.Millisecond},  // 30
+	)
+	requireShares(t, []float64{0, 1. / 3, 2. / 3}, sharesOf(NewPeakEWMA(2), arms))
+	requireShares(t, []float64{0, 0, 1}, sharesOf(NewPeakEWMA(5), arms))
+}
+
+func TestHotColdPrefersColdHostsThenLatency(t *testing.T) {
+	arms := armsOf(
+		hostFigures{inUse: 9, perLease: 1 * time.Millisecond}, // hot, and the fastest: 10 ms
+		hostFigures{inUse: 2, perLease: 20 * time.Millisecond},
+		hostFigures{inUse: 5, perLease: 5 * time.Millisecond},
+		hostFigures{inUse: 1, perLease: 50 * time.Millisecond},
+	)
+	requireShares(t, []float64{0, 0, 1, 0}, sharesOf(NewHotCold(4, 0.84), arms))
+	requireShares(t, []float64{0, 2. / 6, 3. / 6, 1. / 6}, sharesOf(NewHotCold(2, 0.84), arms))
+	requireShares(t, []float64{1, 0, 0, 0}, sharesOf(NewHotCold(4, 1), arms))
+	requireShares(t, []float64{0, 0, 0, 1}, sharesOf(NewHotCold(4, 0), arms))
+}
+
+func TestHotColdPicksTheLeastLoadedIfAllAreHot(t *testing.T) {
+	arms := armsOf(hostFigures{}, hostFigures{}, hostFigures{})
+	p := NewHotCold(3, 0.5).NewPicker(arms)
+	for i, inUse := range []int32{4, 2, 3} {
+		arms[i].host.inUse.Store(inUse)
+		arms[i].host.curve.line.Store(uint64(math.Float32bits(float32(1000 * (i + 1)))))
+	}
+	require.Equal(t, 1, p.Pick(rand.New(rand.NewPCG(1, 2))))
+}
+
+func TestSampleIsUniformWithoutRepetition(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const n, d, rounds = 5, 3, 60_000
+	orders := map[[d]int]int{}
+	for range rounds {
+		var got [d]int
+		k := 0
+		sample(rng, n, d, func(i int) { got[k] = i; k++ })
+		orders[got]++
+	}
+	require.Len(t, orders, 5*4*3)
+	for order, count := range orders {
+		require.InDelta(t, rounds/60, count, 150, "%v", order)
+		require.False(t, order[0] == order[1] || order[1] == order[2] || order[0] == order[2], "%v", order)
+	}
+
+	seen := map[int]bool{}
+	sample(rng, 40, 100, func(i int) { seen[i] = true })
+	require.Len(t, seen, 40)
+}
+
+func TestPicksDoNotAllocate(t *testing.T) {
+	arms := armsOf(make([]hostFigures, 20)...)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, b := range []Bandit{
+		NewThompson(), NewUCB(1), NewWeightedRoundRobin(), NewPowerOfTwo(), NewPeakEWMA(5), NewHotCold(5, 0.84),
+	} {
+		p := b.NewPicker(arms)
+		require.Zero(t, testing.AllocsPerRun(100, func() { p.Pick(rng) }), "%T", b)
+	}
+}
+
+func TestLoadCurveTellsWhatALeaseCostsAtAnyLoad(t *testing.T) {
+	for name, law := range map[string]func(load int) time.Duration{
+		"a queue":                 func(load int) time.Duration { return time.Duration(load) * 10 * time.Millisecond },
+		"a queue and a way to it": func(load int) time.Duration { return time.Duration(load+5) * 10 * time.Millisecond },
+		"no queue":                func(int) time.Duration { return 10 * time.Millisecond },
+	} {
+		var c loadCurve
+		for i := range 1000 {
+			load := 1 + i*7%10
+			c.observeLocked(load, law(load), time.Duration(i)*10*time.Millisecond)
+		}
+		for load := 1; load <= 10; load++ {
+			require.InEpsilon(t, law(load), c.latency(load), 0.15, "%s: at %d", name, load)
+		}
+	}
+}
+
+func TestLoadCurveOfOneLoadIsAQueue(t *testing.T) {
+	var c loadCurve
+	require.Zero(t, c.latency(1))
+	for i := range 100 {
+		c.observeLocked(4, 40*time.Millisecond, time.Duration(i)*10*time.Millisecond)
+	}
+	require.InEpsilon(t, 20*time.Millisecond, c.latency(2), 0.01)
+	require.InEpsilon(t, 80*time.Millisecond, c.latency(8), 0.01)
+}
+
+func TestLoadCurveFollowsAChangeAndForgets(t *testing.T) {
+	var c loadCurve
+	now := time.Duration(0)
+	observe := func(n int, perLease time.Duration) {
+		for i := range n {
+			now += 10 * time.Millisecond
+			c.observeLocked(1+i%3, time.Duration(1+i%3)*perLease, now)
+		}
+	}
+	observe(500, time.Millisecond)
+	observe(300, 100*time.Millisecond)
+	require.InEpsilon(t, 100*time.Millisecond, c.latency(1), 0.1)
+	c.fadeLocked(now + 100*time.Second)
+	require.Less(t, c.latency(1), time.Millisecond)
+}
+
+func TestLoadCurveStaysFinite(t *testing.T) {
+	var c loadCurve
+	for i := range 100 {
+		c.observeLocked(1+i%2*math.MaxInt32, time.Duration(i%3)*(math.MaxInt64/2), time.Duration(i))
+		require.GreaterOrEqual(t, c.latency(math.MaxInt32), time.Duration(0))
+	}
+}
+
+func TestWindowMeanLeavesOutSlotsWithoutTrials(t *testing.T) {
+	w := newWindow(0)
+	require.Equal(t, noTrials, w.mean())
+	w.rate(0, 1)
+	w.rate(0, 0)
+	w.rate(0, 1)
+	require.InDelta(t, 2.0/3, w.mean(), 1e-12)
+	w.advance(30)
+	require.InDelta(t, 2.0/3, w.mean(), 1e-12)
+	w.rate(30, 0) // weighs 1, those of slot 0 weigh 1/31 each
+	require.InDelta(t, 2.0/31/(3.0/31+1), w.mean(), 1e-12)
+	w.advance(200)
+	require.Equal(t, noTrials, w.mean())
+}
+
+// TestWindowMeanIsThatOfItsSlots compares the running sums with the definition.
+func TestWindowMeanIsThatOfItsSlots(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	w := newWindow(0)
+	type trial struct {
+		slot  int64
+		score float64
+	}
+	var trials []trial
+	slot := int64(0)
+	for range 5000 {
+		if rng.IntN(3) == 0 {
+			slot += rng.Int64N(4)
+		}
+		x := trial{slot, rng.Float64()}
+		trials = append(trials, x)
+		w.rate(x.slot, x.score)
+		n := min(slot+1, slots)
+		sum, weights := 0.0, 0.0
+		for _, x := range trials[max(0, len(trials)-1000):] {
+			if weight := float64(n - (slot - x.slot)); weight > 0 {
+				sum += weight * x.score
+				weights += weight
+			}
+		}
+		require.InDelta(t, sum/weights, w.mean(), 1e-9)
+		require.InDelta(t, weights/float64(n), w.effectiveTrials(), 1e-9)
+	}
+}

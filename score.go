@@ -1,0 +1,90 @@
+package pooly
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// LatencyScore rates how long something took: target / (target + elapsed). That is 1 at 0, 0.5 at target, and nears
+// 0 as elapsed grows, so it tells fast from very fast as well as slow from very slow. It never leaves [0, 1],
+// whatever its arguments: no time at all is 1, and any time is 0 where the target is none.
+//
+//	began := time.Now()
+//	_, err = c.NetConn().Write(request)
+//	c.Release(err, pooly.LatencyScore(time.Since(began), 50*time.Millisecond))
+func LatencyScore(elapsed, target time.Duration) float64 {
+	if elapsed <= 0 {
+		return HostUp
+	}
+	if target <= 0 {
+		return HostDown
+	}
+	return float64(target) / (float64(target) + float64(elapsed))
+}
+
+// LinearComputer stretches the scores above worst over all of [0, 1], and takes those below for 0: a host at or
+// below worst is as good as down. 0 leaves scores as they are.
+//
+// The score becomes (score - worst) / (1 - worst).
+type LinearComputer struct {
+	worst float64
+}
+
+// NewLinearComputer returns a LinearComputer. It panics if worst is not in [0, 1).
+func NewLinearComputer(worst float64) *LinearComputer {
+	if !(worst >= 0 && worst < 1) {
+		panic(fmt.Errorf("%w: NewLinearComputer: worst %v is outside [0, 1)", ErrInvalidArg, worst))
+	}
+	return &LinearComputer{worst}
+}
+
+// Compute implements Computer.
+func (c *LinearComputer) Compute(score float64) float64 {
+	return clampScore((score - c.worst) / (1 - c.worst))
+}
+
+// ExponentialComputer spreads the good scores and draws the bad ones together: with steepness 5, 0.9 and 0.8
+// become 0.60 and 0.36. It is for telling good hosts from very good ones.
+//
+// The score becomes (exp(steepness · score) - 1) / (exp(steepness) - 1).
+type ExponentialComputer struct {
+	steepness float64
+}
+
+// NewExponentialComputer returns an ExponentialComputer. It panics if steepness is not a positive number.
+func NewExponentialComputer(steepness float64) *ExponentialComputer {
+	return &ExponentialComputer{checkSteepness("NewExponentialComputer", steepness)}
+}
+
+// Compute implements Computer.
+func (c *ExponentialComputer) Compute(score float64) float64 {
+	s := clampScore(score)
+	// The formula with both parts divided by exp(steepness), which may be too large for a number.
+	return clampScore(math.Exp(-c.steepness*(1-s)) * math.Expm1(-c.steepness*s) / math.Expm1(-c.steepness))
+}
+
+// LogarithmicComputer spreads the bad scores and draws the good ones together: with steepness 100, 0.1 and 0.01
+// become 0.52 and 0.15. It is for scores that are all low, such as a LatencyScore with a bold target.
+//
+// The score becomes ln(1 + steepness · score) / ln(1 + steepness).
+type LogarithmicComputer struct {
+	steepness float64
+}
+
+// NewLogarithmicComputer returns a LogarithmicComputer. It panics if steepness is not a positive number.
+func NewLogarithmicComputer(steepness float64) *LogarithmicComputer {
+	return &LogarithmicComputer{checkSteepness("NewLogarithmicComputer", steepness)}
+}
+
+// Compute implements Computer.
+func (c *LogarithmicComputer) Compute(score float64) float64 {
+	return clampScore(math.Log1p(c.steepness*clampScore(score)) / math.Log1p(c.steepness))
+}
+
+func checkSteepness(constructor string, steepness float64) float64 {
+	if !(steepness > 0 && steepness <= math.MaxFloat64) {
+		panic(fmt.Errorf("%w: %s: steepness %v is not a positive number", ErrInvalidArg, constructor, steepness))
+	}
+	return steepness
+}

@@ -1,0 +1,99 @@
+package pooly
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+)
+
+// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus that is the
+// larger the less it was tried. It is discounted UCB, for hosts that change: trials and means are weighted by
+// age, over DecayDuration. See Garivier and Moulines, On Upper-Confidence Bound Policies for Switching Bandit
+// Problems, ALT 2011.
+//
+// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is its [Arm.Trials], mean_i its
+// [Arm.Mean], and N the sum of all trials.
+//
+// Between two computations of the scores the bounds cannot tell what has been picked since. So the picks of that
+// time, as many as there were in the last, are spread such that they leave the highest bounds equal; a service
+// with little traffic picks by the plain rule. Hosts that are equally good thus get equal shares. A pick is O(1).
+//
+// It counts its picks, so a value belongs to one service.
+type UCB struct {
+	exploration float64
+	last        atomic.Pointer[ucbPicker]
+}
+
+// NewUCB returns a UCB. exploration is the weight of the bonus: √2 is the classic UCB1, for the worst case, while
+// 0.5 loses less on most hosts. It panics if exploration is not a positive number.
+func NewUCB(exploration float64) *UCB {
+	if !(exploration > 0 && exploration <= math.MaxFloat32) {
+		panic(fmt.Errorf("%w: NewUCB: exploration %v is not a positive number", ErrInvalidArg, exploration))
+	}
+	return &UCB{exploration: exploration}
+}
+
+// NewPicker implements Bandit in O(n): it takes about 0.2 µs for each host.
+func (u *UCB) NewPicker(arms []Arm) Picker {
+	picks := 1.0
+	if last := u.last.Load(); last != nil {
+		picks = max(picks, float64(last.picks.Load()))
+	}
+	p := &ucbPicker{table: newAliasTable(u.spread(arms, picks))}
+	u.last.Store(p)
+	return p
+}
+
+// spread divides picks among the arms so that the highest bounds become equal, at some level: an arm whose bound
+// lies above gets the picks that bring it down there, exploration² · ln N / (level - mean)² - N_i of them, and the
+// others none. The higher the level the fewer picks that takes, so bisection finds it.
+func (u *UCB) spread(arms []Arm, picks float64) []float64 {
+	means, trials := make([]float64, len(arms)), make([]float64, len(arms))
+	total := 0.0
+	for i, a := range arms {
+		means[i] = clampScore(a.Mean())
+		if a.Trials > 0 { // not NaN
+			trials[i] = min(a.Trials, math.MaxInt32)
+		}
+		total += trials[i]
+	}
+	bonus := u.exploration * u.exploration * math.Log(max(math.E, total+picks))
+	best := slices.Max(means)
+	parts := make([]float64, len(arms))
+	fill := func(level float64) (sum float64) {
+		for i := range parts {
+			gap := level - means[i]
+			parts[i] = max(0, bonus/(gap*gap)-trials[i])
+			sum += parts[i]
+		}
+		return sum
+	}
+	low := best + math.Sqrt(bonus/(total+picks))                     // takes all picks for the best mean alone
+	high := best + math.Sqrt(bonus*float64(len(arms))/picks) + 1e-12 // leaves each arm its n-th of them at most
+	for range 40 {
+		if level := (low + high) / 2; fill(level) > picks {
+			low = level
+		} else {
+			high = level
+		}
+	}
+	if fill(low) <= 0 { // trials beyond the precision of the level
+		for i := range parts {
+			parts[i] = means[i]
+		}
+		parts[slices.Index(means, best)] = 1
+	}
+	return parts
+}
+
+type ucbPicker struct {
+	table aliasTable
+	picks atomic.Int64
+}
+
+func (p *ucbPicker) Pick(rng *rand.Rand) int {
+	p.picks.Add(1)
+	return p.table.Pick(rng)
+}
