@@ -30,10 +30,16 @@
 //
 // # Strategies
 //
-// A [Bandit] chooses among the hosts. [NewRoundRobin], the default, takes them in turn; [NewEpsilonGreedy] and
-// [NewSoftMax] prefer those with better scores. A score is the mean of what Release was told in the last
-// DecayDuration, of which the newer counts more. Rate requests by degrees, such as by their latency, and the
-// strategies tell slow hosts from fast ones too.
+// A [Bandit] chooses among the hosts:
+//
+//   - [NewRoundRobin], the default, takes them in turn;
+//   - [NewEpsilonGreedy], [NewSoftMax], [NewThompson], [NewUCB] and [NewWeightedRoundRobin] go by their scores;
+//   - [NewPowerOfTwo], [NewPeakEWMA] and [NewHotCold] weigh how many connections are in use and how long leases
+//     last, which is best where hosts fill up.
+//
+// A score is the mean of what Release was told in the last DecayDuration, of which the newer counts more. Rate
+// requests by degrees, such as by their latency (see [LatencyScore]), and strategies tell slow hosts from fast ones.
+// docs/STRATEGIES.md in the repository compares them.
 //
 // # Failing hosts
 //
