@@ -23,8 +23,8 @@ func arms(scores ...float64) []pooly.Arm {
 	return arms
 }
 
-// draw counts the picks of each arm.
-func draw(b pooly.Bandit, arms []pooly.Arm) []int {
+// countPicks counts the picks of each arm.
+func countPicks(b pooly.Bandit, arms []pooly.Arm) []int {
 	rng := rand.New(rand.NewPCG(1, 2))
 	p := b.NewPicker(arms)
 	counts := make([]int, len(arms))
@@ -69,7 +69,7 @@ func TestRoundRobinPicksInTurn(t *testing.T) {
 		got = append(got, p.Pick(rng))
 	}
 	require.Equal(t, []int{0, 1, 2, 0, 1, 2, 0, 1, 2}, got)
-	requireFrequencies(t, []float64{0.25, 0.25, 0.25, 0.25}, draw(b, arms(0, 0, 0, 1)))
+	requireFrequencies(t, []float64{0.25, 0.25, 0.25, 0.25}, countPicks(b, arms(0, 0, 0, 1)))
 }
 
 // At any rate of calls, however many pickers are made between them.
@@ -102,7 +102,7 @@ func TestEpsilonGreedyFrequencies(t *testing.T) {
 		{0.5, []float64{0.7}, []float64{1}},
 		{0.3, []float64{math.NaN(), 0.2, -7}, []float64{0.1, 0.8, 0.1}},
 	} {
-		requireFrequencies(t, tt.want, draw(pooly.NewEpsilonGreedy(tt.epsilon), arms(tt.scores...)))
+		requireFrequencies(t, tt.want, countPicks(pooly.NewEpsilonGreedy(tt.epsilon), arms(tt.scores...)))
 	}
 }
 
@@ -128,12 +128,12 @@ func TestSoftMaxFrequencies(t *testing.T) {
 		{0.5}, {0.5, 0.5, 0.5}, {0.1, 0.1, 0.9}, {0, 1}, {0, 0, 0, 0}, {1, 1, 1}, {0.8, 0.81, 0.79, 0.2}, many,
 	} {
 		for _, temperature := range []float64{1e-9, 0.01, 0.1, 0.5, 1, 10, 1e9, math.Inf(1)} {
-			counts := draw(pooly.NewSoftMax(temperature), arms(scores...))
+			counts := countPicks(pooly.NewSoftMax(temperature), arms(scores...))
 			requireFrequencies(t, boltzmann(temperature, scores...), counts)
 		}
 	}
-	requireFrequencies(t, []float64{0, 1, 0}, draw(pooly.NewSoftMax(1e-9), arms(0.1, 0.9, 0.5)))
-	requireFrequencies(t, boltzmann(0.5, 0, 0.2, 1), draw(pooly.NewSoftMax(0.5), arms(math.NaN(), 0.2, 8)))
+	requireFrequencies(t, []float64{0, 1, 0}, countPicks(pooly.NewSoftMax(1e-9), arms(0.1, 0.9, 0.5)))
+	requireFrequencies(t, boltzmann(0.5, 0, 0.2, 1), countPicks(pooly.NewSoftMax(0.5), arms(math.NaN(), 0.2, 8)))
 }
 
 func TestStrategiesRejectImpossibleArguments(t *testing.T) {
