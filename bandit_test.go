@@ -15,14 +15,6 @@ import (
 
 const picks = 100_000
 
-func arms(scores ...float64) []pooly.Arm {
-	arms := make([]pooly.Arm, len(scores))
-	for i, s := range scores {
-		arms[i] = pooly.Arm{Address: fmt.Sprint(i), Score: s, Trials: 10}
-	}
-	return arms
-}
-
 // countPicks counts the picks of each arm.
 func countPicks(b pooly.Bandit, arms []pooly.Arm) []int {
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -59,17 +51,17 @@ func requireFrequencies(t *testing.T, probabilities []float64, counts []int) {
 func TestRoundRobinPicksInTurn(t *testing.T) {
 	b := pooly.NewRoundRobin()
 	rng := rand.New(rand.NewPCG(1, 2))
-	p := b.NewPicker(arms(0, 0.5, 1))
+	p := b.NewPicker(scored(0, 0.5, 1))
 	var got []int
 	for range 5 {
 		got = append(got, p.Pick(rng))
 	}
-	p = b.NewPicker(arms(0, 0.5, 1)) // the turn goes on
+	p = b.NewPicker(scored(0, 0.5, 1)) // the turn goes on
 	for range 4 {
 		got = append(got, p.Pick(rng))
 	}
 	require.Equal(t, []int{0, 1, 2, 0, 1, 2, 0, 1, 2}, got)
-	requireFrequencies(t, []float64{0.25, 0.25, 0.25, 0.25}, countPicks(b, arms(0, 0, 0, 1)))
+	requireFrequencies(t, []float64{0.25, 0.25, 0.25, 0.25}, countPicks(b, scored(0, 0, 0, 1)))
 }
 
 // At any rate of calls, however many pickers are made between them.
@@ -102,7 +94,7 @@ func TestEpsilonGreedyFrequencies(t *testing.T) {
 		{0.5, []float64{0.7}, []float64{1}},
 		{0.3, []float64{math.NaN(), 0.2, -7}, []float64{0.1, 0.8, 0.1}},
 	} {
-		requireFrequencies(t, tt.want, countPicks(pooly.NewEpsilonGreedy(tt.epsilon), arms(tt.scores...)))
+		requireFrequencies(t, tt.want, countPicks(pooly.NewEpsilonGreedy(tt.epsilon), scored(tt.scores...)))
 	}
 }
 
@@ -128,12 +120,12 @@ func TestSoftMaxFrequencies(t *testing.T) {
 		{0.5}, {0.5, 0.5, 0.5}, {0.1, 0.1, 0.9}, {0, 1}, {0, 0, 0, 0}, {1, 1, 1}, {0.8, 0.81, 0.79, 0.2}, many,
 	} {
 		for _, temperature := range []float64{1e-9, 0.01, 0.1, 0.5, 1, 10, 1e9, math.Inf(1)} {
-			counts := countPicks(pooly.NewSoftMax(temperature), arms(scores...))
+			counts := countPicks(pooly.NewSoftMax(temperature), scored(scores...))
 			requireFrequencies(t, boltzmann(temperature, scores...), counts)
 		}
 	}
-	requireFrequencies(t, []float64{0, 1, 0}, countPicks(pooly.NewSoftMax(1e-9), arms(0.1, 0.9, 0.5)))
-	requireFrequencies(t, boltzmann(0.5, 0, 0.2, 1), countPicks(pooly.NewSoftMax(0.5), arms(math.NaN(), 0.2, 8)))
+	requireFrequencies(t, []float64{0, 1, 0}, countPicks(pooly.NewSoftMax(1e-9), scored(0.1, 0.9, 0.5)))
+	requireFrequencies(t, boltzmann(0.5, 0, 0.2, 1), countPicks(pooly.NewSoftMax(0.5), scored(math.NaN(), 0.2, 8)))
 }
 
 func TestStrategiesRejectImpossibleArguments(t *testing.T) {

@@ -22,20 +22,7 @@ func (nopDriver) Temporary(error) bool                              { return fal
 // and 10,000 hosts: to be read across the hosts (it must not grow but for cache misses) and for its
 // allocations (one, the lease).
 func BenchmarkGetConnRelease(b *testing.B) {
-	for _, strategy := range []struct {
-		name string
-		make func() pooly.Bandit
-	}{
-		{"RoundRobin", func() pooly.Bandit { return pooly.NewRoundRobin() }},
-		{"EpsilonGreedy", func() pooly.Bandit { return pooly.NewEpsilonGreedy(0.1) }},
-		{"SoftMax", func() pooly.Bandit { return pooly.NewSoftMax(0.1) }},
-		{"Thompson", func() pooly.Bandit { return pooly.NewThompson() }},
-		{"UCB", func() pooly.Bandit { return pooly.NewUCB(0.5) }},
-		{"WeightedRoundRobin", func() pooly.Bandit { return pooly.NewWeightedRoundRobin() }},
-		{"PowerOfTwo", func() pooly.Bandit { return pooly.NewPowerOfTwo() }},
-		{"PeakEWMA", func() pooly.Bandit { return pooly.NewPeakEWMA(5) }},
-		{"HotCold", func() pooly.Bandit { return pooly.NewHotCold(5, 0.84) }},
-	} {
+	for _, strategy := range strategies {
 		for _, hosts := range []int{3, 100, 10_000} {
 			name := fmt.Sprintf("%s/hosts=%d", strategy.name, hosts)
 			b.Run(name+"/sequential", func(b *testing.B) {

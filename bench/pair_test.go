@@ -26,7 +26,7 @@ func BenchmarkPair(b *testing.B) {
 			bothModes(b, p.New(size, peers.Nothing))
 		})
 	}
-	for _, hosts := range []int{3, 100, 10_000} {
+	for _, hosts := range []int{1, 3, 100, 10_000} {
 		for _, p := range peers.HostPools {
 			b.Run(fmt.Sprintf("peer=%s/hosts=%d", p.Name, hosts), func(b *testing.B) {
 				bothModes(b, p.New(hosts))

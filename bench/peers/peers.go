@@ -56,6 +56,12 @@ var Strategies = []struct {
 	{"roundrobin", func() pooly.Bandit { return pooly.NewRoundRobin() }},
 	{"epsilon", func() pooly.Bandit { return pooly.NewEpsilonGreedy(0.1) }},
 	{"softmax", func() pooly.Bandit { return pooly.NewSoftMax(0.1) }},
+	{"thompson", func() pooly.Bandit { return pooly.NewThompson() }},
+	{"ucb", func() pooly.Bandit { return pooly.NewUCB(0.5) }},
+	{"weighted", func() pooly.Bandit { return pooly.NewWeightedRoundRobin() }},
+	{"poweroftwo", func() pooly.Bandit { return pooly.NewPowerOfTwo() }},
+	{"peakewma", func() pooly.Bandit { return pooly.NewPeakEWMA(5) }},
+	{"hotcold", func() pooly.Bandit { return pooly.NewHotCold(5, 0.84) }},
 }
 
 // HostPools are the ways in which go-hostpool chooses a host; it pools no connections.

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+
+	"github.com/3XX0/pooly/bench/peers"
 )
 
 // contestant is a line of the first table.
@@ -28,6 +30,12 @@ var contestants = []contestant{
 	{"pooly-roundrobin", 3, "**pooly**, round-robin"},
 	{"pooly-epsilon", 3, "**pooly**, epsilon-greedy"},
 	{"pooly-softmax", 3, "**pooly**, softmax"},
+	{"pooly-thompson", 3, "**pooly**, Thompson sampling"},
+	{"pooly-ucb", 3, "**pooly**, UCB"},
+	{"pooly-weighted", 3, "**pooly**, weighted round-robin"},
+	{"pooly-poweroftwo", 3, "**pooly**, power of two choices"},
+	{"pooly-peakewma", 3, "**pooly**, peak EWMA of five, which times leases"},
+	{"pooly-hotcold", 3, "**pooly**, hot-cold of five, which times leases"},
 }
 
 func pair(peer string, hosts int) string {
@@ -93,10 +101,10 @@ func report(r *results, benchstat, how string) []byte {
 		out("| Add, each | %d | %s ns |", hosts, r.spread(name, "add-ns"))
 		out("| Remove, each | %d | %s ns |", hosts, r.spread(name, "remove-ns"))
 	}
-	for _, strategy := range []string{"roundrobin", "epsilon", "softmax"} {
+	for _, s := range peers.Strategies {
 		for _, hosts := range []int{3, 10_000} {
-			name := fmt.Sprintf("Refresh/strategy=%s/hosts=%d/traffic=light", strategy, hosts)
-			out("| share of a core under 20 calls a second, %s | %d | %s %% |", strategy, hosts, r.spread(name, "%core"))
+			name := fmt.Sprintf("Refresh/strategy=%s/hosts=%d/traffic=light", s.Name, hosts)
+			out("| share of a core under 20 calls a second, %s | %d | %s %% |", s.Name, hosts, r.spread(name, "%core"))
 		}
 	}
 	out("| share of a core without calls | 10000 | %s %% |", r.spread("Refresh/strategy=roundrobin/hosts=10000/traffic=none", "%core"))
@@ -153,12 +161,17 @@ func shortTable(out func(string, ...any), r *results) {
 }
 
 func growthTable(out func(string, ...any), r *results) {
-	out("| | mode | 3 hosts | 100 hosts | 10,000 hosts | growth |\n| --- | --- | ---: | ---: | ---: | ---: |")
-	for _, peer := range []string{"hostpool-roundrobin", "hostpool-epsilon", "pooly-roundrobin", "pooly-epsilon", "pooly-softmax"} {
+	choosers := []string{"hostpool-roundrobin", "hostpool-epsilon"}
+	for _, s := range peers.Strategies {
+		choosers = append(choosers, "pooly-"+s.Name)
+	}
+	out("| | mode | 1 host | 3 hosts | 100 hosts | 10,000 hosts | growth from 3 |")
+	out("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+	for _, peer := range choosers {
 		for _, mode := range []string{"sequential", "parallel"} {
 			name := func(hosts int) string { return pair(peer, hosts) + "/mode=" + mode }
-			out("| %s | %s | %s | %s | %s | %.2f |", peer, mode, r.spread(name(3), "ns/op"), r.spread(name(100), "ns/op"),
-				r.spread(name(10_000), "ns/op"), r.ns(name(10_000))/r.ns(name(3)))
+			out("| %s | %s | %s | %s | %s | %s | %.2f |", peer, mode, r.spread(name(1), "ns/op"), r.spread(name(3), "ns/op"),
+				r.spread(name(100), "ns/op"), r.spread(name(10_000), "ns/op"), r.ns(name(10_000))/r.ns(name(3)))
 		}
 	}
 }

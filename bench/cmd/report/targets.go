@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/3XX0/pooly/bench/peers"
+)
 
 // target is a promise of the project, as a value that must not exceed a limit.
 type target struct {
@@ -28,10 +32,10 @@ func targets(r *results) []target {
 			list = append(list, target{s + " at 3 hosts, " + mode + ", × round-robin", ns("pooly-"+s, 3, mode) / us(mode), 1.2})
 		}
 	}
-	for _, s := range []string{"roundrobin", "epsilon", "softmax"} {
+	for _, s := range peers.Strategies {
 		for _, mode := range []string{"sequential", "parallel"} {
-			list = append(list, target{s + ", " + mode + ", 10,000 hosts × 3 hosts",
-				ns("pooly-"+s, 10_000, mode) / ns("pooly-"+s, 3, mode), 2})
+			list = append(list, target{s.Name + ", " + mode + ", 10,000 hosts × 3 hosts",
+				ns("pooly-"+s.Name, 10_000, mode) / ns("pooly-"+s.Name, 3, mode), 2})
 		}
 	}
 	for _, peer := range []string{"pooly.Pool", "pooly"} {
