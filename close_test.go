@@ -2,6 +2,7 @@ package pooly_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,5 +206,45 @@ func TestCloseDuringTheLastRoundSaysSo(t *testing.T) {
 		require.ErrorIs(t, err, pooly.ErrPoolClosed)
 		require.NotErrorIs(t, err, pooly.ErrNoHostAvailable)
 		require.NoError(t, <-closed)
+	})
+}
+
+func TestCloseWaitsForAStrategyThatIsAtWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var working atomic.Bool
+		bandit := &rogueBandit{pick: func() int { return 0 }}
+		bandit.newPicker = func([]pooly.Arm) pooly.Picker {
+			working.Store(true)
+			time.Sleep(500 * time.Millisecond)
+			working.Store(false)
+			return bandit
+		}
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: bandit, PrespawnConns: 1})
+		d.refuse("a")
+		s.Add("a")
+		s.Add("b")
+		time.Sleep(100 * time.Millisecond)
+		require.True(t, working.Load(), "since a host was ejected")
+		require.NoError(t, s.Close())
+		require.False(t, working.Load())
+	})
+}
+
+func TestCloseSaysThatTheDriverIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := newFakeDriver()
+		s := pooly.NewService("slow", &pooly.ServiceConfig{
+			CloseDeadline: 100 * time.Millisecond,
+			PoolConfig: pooly.PoolConfig{Driver: &rogueDriver{Driver: fake, close: func(c *pooly.Conn) {
+				time.Sleep(500 * time.Millisecond)
+				fake.Close(c)
+			}}},
+		})
+		s.Add("a")
+		synctest.Wait()
+		err := s.Close()
+		require.ErrorIs(t, err, pooly.ErrOpTimeout)
+		require.ErrorContains(t, err, "the driver has not closed all connections after 100ms")
+		time.Sleep(time.Second)
 	})
 }

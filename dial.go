@@ -54,19 +54,43 @@ func (p *Pool) dial(job dialJob) {
 			p.dialed(c, job)
 			return
 		}
-		last := try >= job.tries
+		// A host's place is given up between two tries, so that no caller waits for a dial that has not begun. A Pool
+		// alone keeps it for the caller who has nowhere else to go.
+		last := try >= job.tries || p.host != nil
 		p.dialFailed(err, job, last)
-		if last {
+		paused := try < job.tries && p.pause()
+		switch {
+		case last && paused:
+			job.tries -= try
+			p.redial(job)
 			return
-		}
-		t := time.NewTimer(p.config.RetryDelay)
-		select {
-		case <-t.C:
-		case <-p.ctx.Done():
-			t.Stop()
+		case last:
+			return
+		case !paused:
 			p.dialFailed(p.ctx.Err(), job, true)
 			return
 		}
+	}
+}
+
+// pause waits for RetryDelay. It returns false if the pool is closed first.
+func (p *Pool) pause() bool {
+	t := time.NewTimer(p.config.RetryDelay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// redial goes on with a job, unless the host has been restored or is being dialled by another.
+func (p *Pool) redial(job dialJob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed && p.health == ejected && p.mayDialLocked() {
+		p.startDialLocked(job)
 	}
 }
 

@@ -488,3 +488,124 @@ func TestGetConnNoticesRoomThatCameWhileItLooked(t *testing.T) {
 		}
 	}
 }
+
+// A host that failed a caller and is back before the caller goes on must not be passed over for one that is full.
+func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+			BanditStrategy: inOrder{"flaps", "slow", "full"},
+		}, "full")
+		held := get(t, s)
+		d.refuse("flaps", "slow")
+		d.slow("slow", time.Second)
+		s.Add("flaps")
+		s.Add("slow")
+		time.AfterFunc(50*time.Millisecond, func() { d.accept("flaps") })
+		began := time.Now()
+		c := get(t, s)
+		require.Equal(t, "flaps", c.Address())
+		require.Equal(t, time.Second, time.Since(began))
+		release(t, c)
+		release(t, held)
+	})
+}
+
+// inOrder picks the first of its addresses that is among the arms.
+type inOrder []string
+
+func (b inOrder) NewPicker(arms []pooly.Arm) pooly.Picker {
+	for _, address := range b {
+		for i, a := range arms {
+			if a.Address == address {
+				return always(i)
+			}
+		}
+	}
+	return always(0)
+}
+
+// always picks one arm.
+type always int
+
+func (i always) Pick(*rand.Rand) int { return int(i) }
+
+// The dial that a caller leaves behind belongs to the one who has waited longest, not to the next who comes.
+func TestGetConnThatLeavesADialDoesNotLetOthersJumpTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
+		d.slow("a", time.Second)
+		served := make(chan int, 2)
+		call := func(n int, patience time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if c, err := s.GetConnContext(ctx); err == nil {
+				served <- n
+				time.Sleep(time.Second)
+				release(t, c)
+			}
+		}
+		go call(1, 100*time.Millisecond)
+		synctest.Wait()
+		go call(2, time.Minute)
+		time.Sleep(200 * time.Millisecond)
+		go call(3, time.Minute)
+		require.Equal(t, 2, <-served)
+		require.Equal(t, 3, <-served)
+	})
+}
+
+// Who was handed a connection that turns out dead has not had its turn.
+func TestGetConnThatWasHandedADeadConnectionKeepsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
+		c := get(t, s)
+		served := make(chan int, 2)
+		for n := range 2 {
+			go func() {
+				c := get(t, s)
+				served <- n
+				time.Sleep(time.Second)
+				release(t, c)
+			}()
+			synctest.Wait()
+		}
+		fakeOf(c).die()
+		release(t, c)
+		require.Equal(t, 0, <-served)
+		require.Equal(t, 1, <-served)
+	})
+}
+
+func TestGetConnThatWaitsInVainCountsAsAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConns: 1, WaitTimeout: time.Second},
+		}, "a")
+		c := get(t, s)
+		before := s.Stats()
+		_, err := s.GetConn()
+		require.Error(t, err)
+		after := s.Stats()
+		require.EqualValues(t, 1, after.Waits-before.Waits)
+		require.Equal(t, time.Second, after.WaitDuration-before.WaitDuration)
+		release(t, c)
+	})
+}
+
+// The pause before a background dial is tried again must not hold up a caller who could dial at once.
+func TestGetConnDoesNotWaitForThePauseOfAnotherDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PrespawnConns: 1,
+			PoolConfig:    pooly.PoolConfig{RetryDelay: 10 * time.Second},
+		})
+		d.refuse("a")
+		s.Add("a")
+		time.Sleep(50 * time.Millisecond)
+		d.accept("a")
+		began := time.Now()
+		release(t, get(t, s))
+		require.Zero(t, time.Since(began))
+	})
+}

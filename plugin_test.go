@@ -304,3 +304,19 @@ func TestCalculatorThatMisbehavesLeavesTheScore(t *testing.T) {
 		})
 	}
 }
+
+// A strategy of the user's may hand one of pooly's pickers other arms than its own.
+func TestBanditThatMisusesAPickerOfPoolysIsContained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: doubled{}}, "a")
+		release(t, get(t, s))
+		_, err := s.GetConn()
+		require.ErrorContains(t, err, "Pick returned 1 for 1 hosts")
+	})
+}
+
+type doubled struct{}
+
+func (doubled) NewPicker(arms []pooly.Arm) pooly.Picker {
+	return pooly.NewRoundRobin().NewPicker(append(arms[:len(arms):len(arms)], arms...))
+}

@@ -58,13 +58,17 @@ func (c *PoolConfig) Validate() error {
 		{"ConnIdleTimeout", c.ConnIdleTimeout},
 		{"MaxConnLifetime", c.MaxConnLifetime},
 		{"WaitTimeout", c.WaitTimeout},
-		{"MaxConns", time.Duration(c.MaxConns)},
-		{"ConnRetries", time.Duration(c.ConnRetries)},
 		{"RetryDelay", c.RetryDelay},
 	} {
 		if field.value < 0 {
 			return negative(field.name, field.value)
 		}
+	}
+	if c.MaxConns < 0 {
+		return negative("MaxConns", c.MaxConns)
+	}
+	if c.ConnRetries < 0 {
+		return negative("ConnRetries", c.ConnRetries)
 	}
 	return nil
 }
@@ -103,8 +107,9 @@ type Pool struct {
 	dialing int           // dials in flight, their pauses between retries included
 	drained chan struct{} // made by shut; closed when open is 0
 
-	waited  atomic.Int64 // nanoseconds, by all callers together; apart from mu, for which others wait just then
-	address string       // immutable
+	waits   atomic.Uint64 // how often callers waited, and how long; apart from mu, for which others wait just then
+	waited  atomic.Int64  // nanoseconds, by all callers together
+	address string        // immutable
 	ctx     context.Context
 	cancel  context.CancelFunc // ends the dials in flight
 }
@@ -193,7 +198,7 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 func (p *Pool) waitFor(ctx context.Context) (lease *Conn, cause, err error) {
 	limit := newLimit(ctx, p.config.WaitTimeout)
 	defer limit.stop()
-	redialled := false
+	redialled, displaced := false, false
 	for {
 		if err := limit.err(); err != nil {
 			return nil, nil, err
@@ -205,12 +210,12 @@ func (p *Pool) waitFor(ctx context.Context) (lease *Conn, cause, err error) {
 		case gone:
 			return nil, nil, ErrPoolClosed
 		case busy:
-			if !p.queue.push(w) {
+			if !p.queue.push(w, displaced) {
 				return nil, nil, ErrPoolClosed
 			}
 			p.serve() // what came free since get looked
 		}
-		r, err := p.await(w, &limit)
+		r, err := p.await(w, &limit, p)
 		switch {
 		case err != nil:
 			return nil, nil, err
@@ -219,6 +224,7 @@ func (p *Pool) waitFor(ctx context.Context) (lease *Conn, cause, err error) {
 		case r.pool != nil && p.received(w.lease, &redialled):
 			return w.lease, nil, nil
 		}
+		displaced = r.pool != nil
 	}
 }
 
@@ -239,7 +245,7 @@ func (p *Pool) statsLocked() PoolStats {
 		Puts:         p.counts.puts,
 		Dials:        p.counts.dials,
 		Failures:     p.counts.failures,
-		Waits:        p.counts.waits,
+		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
 }
@@ -482,8 +488,6 @@ func (p *Pool) serveLocked() {
 			p.leaveLineLocked(w)
 		} else if w = p.queue.pop(p); w == nil {
 			return
-		} else {
-			p.counts.waits++
 		}
 		w.lease = p.grantLocked(p.idle.pop())
 		w.ready <- result{pool: p}
@@ -511,7 +515,6 @@ func (p *Pool) enlistLocked(w *waiter) bool {
 	}
 	p.waiters.push(w)
 	w.dialing = true
-	p.counts.waits++
 	return true
 }
 
@@ -528,6 +531,7 @@ func (p *Pool) leaveLine(w *waiter) bool {
 		return false
 	}
 	p.leaveLineLocked(w)
+	p.serveLocked() // the dial that was meant for w may be meant for another
 	return true
 }
 

@@ -101,5 +101,5 @@ func (p *Pool) reap(now time.Duration) {
 	if next < forever {
 		p.reaper.expect(next)
 	}
-	p.destroyAll(expired)
+	go p.destroyAll(expired) // so that a driver that is slow to close one pool's delays no other pool
 }

@@ -47,7 +47,7 @@ func (s *Service) scheduleLocked(now time.Duration, inUse bool) {
 	}
 	delay := max(tickMin, next-now)
 	if s.ticker == nil {
-		s.ticker = time.AfterFunc(delay, s.tick)
+		s.ticker = time.AfterFunc(delay, func() { s.tasks.run(s.tick) })
 	} else {
 		s.ticker.Reset(delay)
 	}

@@ -24,6 +24,7 @@ type search struct {
 	early    [1 + morePicks]*host // the memory for the strategy's choices that are full
 
 	redialled bool // see Pool.received
+	displaced bool // it had its turn, but the connection it was handed was dead
 }
 
 // morePicks is how many more choices a search asks the strategy for.
@@ -78,6 +79,7 @@ func (q *search) round() (*Conn, error) {
 			return nil, ErrNoHostAvailable
 		}
 		w := newWaiter()
+		var awaited *Pool
 		outcome, full := q.ask(w, q.candidates(v), false)
 		if outcome == gone {
 			outcome, full = q.ask(w, q.all(v), true)
@@ -87,8 +89,11 @@ func (q *search) round() (*Conn, error) {
 			return w.lease, nil
 		case gone:
 			return nil, nil
+		case waiting:
+			awaited = w.pool
 		case busy:
-			if !q.service.queue.push(w) {
+			awaited = &full[0].Pool
+			if !q.service.queue.push(w, q.displaced) {
 				return nil, ErrPoolClosed
 			}
 			for _, h := range full {
@@ -100,7 +105,7 @@ func (q *search) round() (*Conn, error) {
 				continue
 			}
 		}
-		r, err := q.service.await(w, &q.limit)
+		r, err := q.service.await(w, &q.limit, awaited)
 		switch {
 		case err != nil:
 			return nil, err
@@ -109,15 +114,17 @@ func (q *search) round() (*Conn, error) {
 		case r.pool != nil && r.pool.received(w.lease, &q.redialled):
 			return w.lease, nil
 		}
+		q.displaced = r.pool != nil && r.err == nil
 	}
 }
 
 // ask goes through hosts until one has a connection for w or lets it wait for a dial. Otherwise it returns the
-// hosts that are merely busy, or gone if there is none.
+// hosts that are merely busy, or gone if there is none. A host that failed in this round is ejected, so it is passed
+// over unless forced, and if it was restored meanwhile it may be asked again.
 func (q *search) ask(w *waiter, hosts iter.Seq[*host], forced bool) (outcome got, full []*host) {
 	outcome, full = gone, q.early[:0]
 	for h := range hosts {
-		if q.asked[&h.Pool] || slices.Contains(full[:min(len(full), len(q.early))], h) {
+		if forced && q.asked[&h.Pool] || slices.Contains(full[:min(len(full), len(q.early))], h) {
 			continue
 		}
 		switch g := h.get(w, forced); g {

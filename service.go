@@ -139,6 +139,7 @@ type Service struct {
 	available          atomic.Int32  // hosts registered and not ejected; changed under their pools' locks
 	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
 	rebuilding         atomic.Bool
+	tasks              tasks // what runs in the background and calls plug-ins
 	getFailures        atomic.Uint64
 	calculatorReported atomic.Bool   // a ScoreCalculator that misbehaves is logged once
 	slotLength         time.Duration // immutable
@@ -427,6 +428,7 @@ func (s *Service) Close() error {
 		go h.destroyAll(idle)
 	}
 	err := closeAll(pools, s.config.CloseDeadline)
+	s.tasks.stop()
 	for _, h := range hosts {
 		s.forget(h)
 	}

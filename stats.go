@@ -13,7 +13,7 @@ type PoolStats struct {
 	Puts         uint64        // leases released
 	Dials        uint64        // dials that ended, in the background too
 	Failures     uint64        // dials that failed, those that were tried again included
-	Waits        uint64        // times a caller found no idle connection and waited for one
+	Waits        uint64        // times a caller found no idle connection and waited, in vain or not
 	WaitDuration time.Duration // the time that callers waited, together
 }
 
@@ -71,5 +71,5 @@ type ServiceStats struct {
 
 // counts are what a pool counts under its lock.
 type counts struct {
-	gets, puts, dials, failures, waits uint64
+	gets, puts, dials, failures uint64
 }

@@ -12,7 +12,7 @@ import (
 type view struct {
 	hosts   []*host // those not ejected, as the picker numbers them
 	picker  Picker  // nil if there are no hosts
-	own     bool    // picker is one of this package's
+	own     bool    // the strategy is one of this package's
 	ejected []*host
 	err     error // why there is no picker although there are hosts
 
@@ -45,9 +45,10 @@ func (v *view) pickContained(s *Service) (h *host, err error) {
 	return v.hosts[i], nil
 }
 
-// isOwn reports whether a picker is of a type of this package.
-func isOwn(p Picker) bool {
-	t := reflect.TypeOf(p)
+// isOwn reports whether a strategy is of a type of this package. That of a picker would not tell: a strategy of the
+// user's may have given other arms to one of ours.
+func isOwn(b Bandit) bool {
+	t := reflect.TypeOf(b)
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -111,7 +112,7 @@ func (s *Service) complete(v *view, update func(*host)) {
 
 	if len(arms) > 0 {
 		v.picker, v.err = s.newPicker(arms)
-		v.own = v.err == nil && isOwn(v.picker)
+		v.own = v.err == nil && isOwn(s.config.BanditStrategy)
 	}
 
 	s.mu.Lock()
@@ -138,10 +139,10 @@ func (s *Service) newPicker(arms []Arm) (p Picker, err error) {
 // pick an ejected host go on to another. However many hosts change at once, one rebuild runs and one waits.
 func (s *Service) rebuildSoon() {
 	if s.rebuilding.CompareAndSwap(false, true) {
-		go func() {
+		s.tasks.start(func() {
 			s.rebuilding.Store(false)
 			s.rebuild()
-		}()
+		})
 	}
 }
 

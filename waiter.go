@@ -52,18 +52,20 @@ func (w *waiter) withdraw(q *waitQueue) {
 	}
 }
 
-// await blocks until w is served or the limit is reached, and then gives back what came too late.
-func (e *poolEnv) await(w *waiter, l *limit) (result, error) {
+// await blocks until w is served or the limit is reached, and then gives back what came too late. The wait counts
+// for the pool that served it, or else for p.
+func (e *poolEnv) await(w *waiter, l *limit, p *Pool) (result, error) {
 	began := e.clock.now()
 	r, err := l.wait(w.ready)
+	if r.pool != nil {
+		p = r.pool
+	}
+	p.waits.Add(1)
+	p.waited.Add(int64(e.clock.now() - began))
 	if err != nil {
 		w.withdraw(e.queue)
-		return result{}, err
 	}
-	if r.pool != nil {
-		r.pool.waited.Add(int64(e.clock.now() - began))
-	}
-	return r, nil
+	return r, err
 }
 
 // waitQueue is where callers wait when no host has room: one for a service, or for a pool used alone. Its lock
@@ -76,15 +78,20 @@ type waitQueue struct {
 	closed bool
 }
 
-// push appends w; it reports false if the queue is closed.
-func (q *waitQueue) push(w *waiter) bool {
+// push appends w, or puts it first if it has had its turn already and got nothing. It reports false if the queue is
+// closed.
+func (q *waitQueue) push(w *waiter, first bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return false
 	}
 	w.pool, w.queued = nil, true
-	q.list.push(w)
+	if first {
+		q.list.pushFront(w)
+	} else {
+		q.list.push(w)
+	}
 	q.length.Add(1)
 	return true
 }
@@ -143,6 +150,17 @@ func (l *waiterList) push(w *waiter) {
 		l.back.next = w
 	}
 	l.back = w
+	l.length++
+}
+
+func (l *waiterList) pushFront(w *waiter) {
+	w.prev, w.next = nil, l.front
+	if l.front == nil {
+		l.back = w
+	} else {
+		l.front.prev = w
+	}
+	l.front = w
 	l.length++
 }
 
