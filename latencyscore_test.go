@@ -79,7 +79,7 @@ func FuzzComputers(f *testing.F) {
 	f.Add(0.8, 0.9, 1e-300)
 	f.Add(0.8, 0.9, math.MaxFloat64)
 	f.Add(math.NaN(), math.Inf(1), 0.5)
-	f.Add(math.Inf(-1), -0.0, 1000.0)
+	f.Add(math.Inf(-1), math.Copysign(0, -1), 1000.0)
 	f.Fuzz(func(t *testing.T, a, b, parameter float64) {
 		var computers []pooly.Computer
 		if parameter >= 0 && parameter < 1 {

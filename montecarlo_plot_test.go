@@ -3,6 +3,7 @@
 package pooly_test
 
 import (
+	"bytes"
 	"fmt"
 	"image/color"
 	"io"
@@ -204,14 +205,16 @@ func (round) Ticks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
+// writeFigure names fonts of the same widths for viewers of the SVG that lack Liberation Sans.
 func writeFigure(t *testing.T, name string, c io.WriterTo) {
 	t.Helper()
+	var figure bytes.Buffer
+	_, err := c.WriteTo(&figure)
+	require.NoError(t, err)
+	data := bytes.ReplaceAll(figure.Bytes(), []byte("font-family:Liberation Sans"),
+		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif"))
 	require.NoError(t, os.MkdirAll(*out, 0o755))
-	file, err := os.Create(filepath.Join(*out, name))
-	require.NoError(t, err)
-	_, err = c.WriteTo(file)
-	require.NoError(t, err)
-	require.NoError(t, file.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(*out, name), data, 0o644))
 }
 
 // families are the figures of each scenario that show the average score, in order.
