@@ -1,7 +1,7 @@
 package pooly_test
 
 import (
-	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,10 +11,23 @@ import (
 )
 
 // spy is a strategy that picks the first host and shows the arms it was given last.
-type spy struct{ arms []pooly.Arm }
+type spy struct {
+	mu   sync.Mutex
+	last []pooly.Arm
+}
 
-func (s *spy) NewPicker(arms []pooly.Arm) pooly.Picker { s.arms = arms; return s }
-func (s *spy) Pick(*rand.Rand) int                     { return 0 }
+func (s *spy) NewPicker(arms []pooly.Arm) pooly.Picker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = arms
+	return stubborn{}
+}
+
+func (s *spy) arms() []pooly.Arm {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
 
 // lease has the service lease n connections at once and release them after d, with a score.
 func lease(t *testing.T, s *pooly.Service, n int, d time.Duration, score float64) {
@@ -34,7 +47,7 @@ func TestExpectedLatencyIsThatAtTheCurrentLoad(t *testing.T) {
 		b := new(spy)
 		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: b}, "a")
 		lease(t, s, 5, time.Second, 1)
-		require.Zero(t, b.arms[0].ExpectedLatency(), "leases are not timed until a strategy asks")
+		require.Zero(t, b.arms()[0].ExpectedLatency(), "leases are not timed until a strategy asks")
 
 		for range 50 { // each of n leases lasts n · 10 ms
 			lease(t, s, 1, 10*time.Millisecond, 1)
@@ -45,10 +58,10 @@ func TestExpectedLatencyIsThatAtTheCurrentLoad(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 			release(t, b)
 		}
-		require.InDelta(t, 10*time.Millisecond, b.arms[0].ExpectedLatency(), float64(time.Millisecond))
+		require.InDelta(t, 10*time.Millisecond, b.arms()[0].ExpectedLatency(), float64(time.Millisecond))
 		c := get(t, s)
-		require.InDelta(t, 20*time.Millisecond, b.arms[0].ExpectedLatency(), float64(time.Millisecond))
-		require.Equal(t, 1, b.arms[0].InUse())
+		require.InDelta(t, 20*time.Millisecond, b.arms()[0].ExpectedLatency(), float64(time.Millisecond))
+		require.Equal(t, 1, b.arms()[0].InUse())
 		release(t, c)
 	})
 }
@@ -59,12 +72,12 @@ func TestExpectedLatencyFadesWhileAHostIsNotUsed(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: b}, "a", "b")
 		for range 3 {
 			lease(t, s, 1, time.Second, 1)
-			b.arms[0].ExpectedLatency()
+			b.arms()[0].ExpectedLatency()
 		}
-		was := b.arms[0].ExpectedLatency()
+		was := b.arms()[0].ExpectedLatency()
 		require.InDelta(t, time.Second, was, 0.2*float64(time.Second))
 		s.Remove("b") // the first arm is the same host still
-		idle := b.arms[0]
+		idle := b.arms()[0]
 		s.Add("c")
 		for range 100 {
 			time.Sleep(time.Second)
@@ -79,17 +92,17 @@ func TestMeanDoesNotDriftWhileAHostIsNotUsed(t *testing.T) {
 		b := new(spy)
 		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: b}, "a")
 		release(t, get(t, s))
-		require.Equal(t, 0.5, b.arms[0].Mean(), "without trials it is the score")
+		require.Equal(t, 0.5, b.arms()[0].Mean(), "without trials it is the score")
 		lease(t, s, 3, 0, 0.9)
 		time.Sleep(30 * time.Second)
 		s.Stats()
-		get := b.arms[0]
+		get := b.arms()[0]
 		require.InDelta(t, (1+3*0.9)/4, get.Mean(), 1e-9)
 		require.InDelta(t, 0.5, get.Score, 0.1)
 		time.Sleep(time.Minute)
 		s.Stats()
-		require.Zero(t, b.arms[0].Trials)
-		require.Equal(t, b.arms[0].Score, b.arms[0].Mean())
+		require.Zero(t, b.arms()[0].Trials)
+		require.Equal(t, b.arms()[0].Score, b.arms()[0].Mean())
 	})
 }
 
@@ -103,6 +116,6 @@ func TestMeanPassesThroughTheScoreCalculator(t *testing.T) {
 		lease(t, s, 3, 0, 0.9)
 		time.Sleep(time.Second)
 		lease(t, s, 1, 0, 0.9)
-		require.InDelta(t, 0.5, b.arms[0].Mean(), 1e-9)
+		require.InDelta(t, 0.5, b.arms()[0].Mean(), 1e-9)
 	})
 }

@@ -144,16 +144,16 @@ func TestStrategiesRejectImpossibleArguments(t *testing.T) {
 // A bandit sees the hosts as they are: scores, trials, and live what is in use and how long leases last.
 func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		spy := &spyBandit{}
-		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: spy}, "a", "b")
+		watch := new(spy)
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: watch}, "a", "b")
 		c := get(t, s)
-		require.Len(t, spy.arms, 2)
-		a := spy.arms[0]
+		require.Len(t, watch.arms(), 2)
+		a := watch.arms()[0]
 		require.Equal(t, "a", a.Address)
 		require.Equal(t, 0.5, a.Score)
 		require.Zero(t, a.Trials)
 		require.Equal(t, 1, a.InUse())
-		require.Equal(t, 0, spy.arms[1].InUse())
+		require.Equal(t, 0, watch.arms()[1].InUse())
 		require.Zero(t, a.Latency(), "asked for the first time")
 		release(t, c)
 		require.Equal(t, 0, a.InUse())
@@ -171,12 +171,12 @@ func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 
 		time.Sleep(time.Minute)
 		release(t, get(t, s))
-		require.Less(t, spy.arms[0].Latency(), time.Millisecond, "forgotten with time")
+		require.Less(t, watch.arms()[0].Latency(), time.Millisecond, "forgotten with time")
 
 		d.refuse("b")
 		s.Add("c")
 		release(t, get(t, s))
-		require.Len(t, spy.arms, 3)
+		require.Len(t, watch.arms(), 3)
 	})
 	require.Zero(t, pooly.Arm{}.InUse())
 	require.Zero(t, pooly.Arm{}.Latency())
@@ -185,13 +185,13 @@ func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 // A host that was slow once and is avoided for it must look better with time, or it would be avoided forever.
 func TestLatencyOfAHostThatIsNotUsedIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		spy := &spyBandit{}
+		watch := new(spy)
 		s, _ := newService(t, pooly.ServiceConfig{
-			BanditStrategy: spy,
+			BanditStrategy: watch,
 			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
 		}, "a", "b")
 		release(t, get(t, s))
-		slow := spy.arms[0]
+		slow := watch.arms()[0]
 		_ = slow.Latency() // from now on leases are timed
 		c := get(t, s)
 		time.Sleep(time.Second)
@@ -209,14 +209,6 @@ func TestLatencyOfAHostThatIsNotUsedIsForgotten(t *testing.T) {
 		require.Positive(t, slow.Latency())
 		release(t, held)
 	})
-}
-
-// spyBandit picks the first host and keeps the arms it was given last.
-type spyBandit struct{ arms []pooly.Arm }
-
-func (b *spyBandit) NewPicker(arms []pooly.Arm) pooly.Picker {
-	b.arms = arms
-	return stubborn{}
 }
 
 // What the strategies learn must reach the traffic: the share of a host that fails must fall.
