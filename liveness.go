@@ -18,12 +18,13 @@ var errUnread = errors.New("unread bytes on an idle connection")
 type liveness struct {
 	socket net.Conn
 	raw    syscall.RawConn
-	look   func(fd uintptr) bool // l.peek, as a value that is made once
+	look   func(fd uintptr) // l.peek, as a value that is made once
 	buf    [1]byte
 	result error // of the last peek
 
 	tls    *tls.Conn // on top of socket; nil: none
-	nowait bool      // reads of socket by tls fail instead of waiting
+	under  *tlsSocket
+	nowait bool // reads of socket by tls fail instead of waiting
 }
 
 // newLiveness returns nil if the connection has no socket to look at.
@@ -50,15 +51,15 @@ func (l *liveness) check() error {
 	if l.tls != nil {
 		return l.checkTLS()
 	}
-	if err := l.raw.Read(l.look); err != nil {
+	// Control, unlike Read, does not wait for a Read that is in flight.
+	if err := l.raw.Control(l.look); err != nil {
 		return err
 	}
 	return l.result
 }
 
-// peek implements the look: it reports true, so that it is not called again when the socket has become
-// readable.
-func (l *liveness) peek(fd uintptr) bool {
+// peek notes what is to be read from the socket.
+func (l *liveness) peek(fd uintptr) {
 	switch n, err := peek(fd, l.buf[:]); {
 	case errors.Is(err, errWouldBlock):
 		l.result = nil
@@ -69,13 +70,12 @@ func (l *liveness) peek(fd uintptr) bool {
 	default:
 		l.result = errUnread
 	}
-	return true
 }
 
 // checkTLS reads from a TLS connection without waiting. That finds a reply that has been decrypted already as
 // well as one that is still in the socket, and consumes records that concern only TLS, such as the session
-// tickets that servers send after the handshake. A record that has come in part stays with the tls.Conn until
-// the rest of it comes.
+// tickets that servers send after the handshake. A record that has come in part may be a reply, so it counts as
+// unread.
 func (l *liveness) checkTLS() error {
 	l.nowait = true
 	defer func() { l.nowait = false }()
@@ -84,6 +84,9 @@ func (l *liveness) checkTLS() error {
 	case n > 0:
 		return errUnread
 	case errors.Is(err, errNothingToRead):
+		if l.under.partial() {
+			return errUnread
+		}
 		return nil
 	default:
 		return err
@@ -92,18 +95,48 @@ func (l *liveness) checkTLS() error {
 
 // underTLS returns socket as tls.Client should get it.
 func (l *liveness) underTLS(socket net.Conn) net.Conn {
-	return &tlsSocket{Conn: socket, live: l}
+	l.under = &tlsSocket{Conn: socket, live: l}
+	return l.under
 }
 
 // tlsSocket is a socket whose reads can be made not to wait.
 type tlsSocket struct {
 	net.Conn
 	live *liveness
+
+	header [5]byte // of the record that is being received; its last two bytes are the length of what follows
+	have   int     // bytes of the header that have come; 0 between two records
+	left   int     // bytes of the record that are to come
+}
+
+// partial reports whether a record has come in part.
+func (s *tlsSocket) partial() bool {
+	return s.have > 0
+}
+
+// track follows the records in what was read.
+func (s *tlsSocket) track(b []byte) {
+	for len(b) > 0 {
+		n := 0
+		if s.have < len(s.header) {
+			n = copy(s.header[s.have:], b)
+			if s.have += n; s.have == len(s.header) {
+				s.left = int(s.header[3])<<8 | int(s.header[4])
+			}
+		} else {
+			n = min(s.left, len(b))
+			s.left -= n
+		}
+		b = b[n:]
+		if s.have == len(s.header) && s.left == 0 {
+			s.have = 0
+		}
+	}
 }
 
 func (s *tlsSocket) Read(b []byte) (int, error) {
 	if s.live.nowait {
-		err := s.live.raw.Read(s.live.look)
+		err := s.live.raw.Control(s.live.look)
 		if err == nil && s.live.result == nil {
 			err = errNothingToRead
 		}
@@ -112,7 +145,9 @@ func (s *tlsSocket) Read(b []byte) (int, error) {
 		}
 		// There is something, or the end of it: the read below returns at once.
 	}
-	return s.Conn.Read(b)
+	n, err := s.Conn.Read(b)
+	s.track(b[:n])
+	return n, err
 }
 
 // NetConn returns the socket itself.

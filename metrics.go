@@ -208,6 +208,12 @@ func (t *statsdTarget) lookUp(ctx context.Context, literal bool) *net.UDPAddr {
 			return nil
 		}
 		ip = ips[0]
+		for _, other := range ips { // a statsd server listens on IPv4 unless told otherwise, and nothing says if it does not
+			if other.To4() != nil {
+				ip = other
+				break
+			}
+		}
 	}
 	return &net.UDPAddr{IP: ip, Port: port}
 }

@@ -88,6 +88,9 @@ func (d *NetDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if socket == nil {
+		return nil, errNilSocket
+	}
 	nc, live := socket, newLiveness(socket)
 	if d.tls != nil {
 		if nc, err = d.handshake(ctx, socket, live, address); err != nil {
@@ -102,6 +105,8 @@ func (d *NetDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 	c.conn.live = live
 	return c, nil
 }
+
+var errNilSocket = errors.New("the dialer given to SetDialContext returned neither a connection nor an error")
 
 func (d *NetDriver) handshake(ctx context.Context, socket net.Conn, live *liveness, address string) (net.Conn, error) {
 	config := d.tls

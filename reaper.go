@@ -101,5 +101,7 @@ func (p *Pool) reap(now time.Duration) {
 	if next < forever {
 		p.reaper.expect(next)
 	}
-	go p.destroyAll(expired) // so that a driver that is slow to close one pool's delays no other pool
+	if len(expired) > 0 {
+		go p.destroyAll(expired) // so that a driver that is slow to close one pool's delays no other pool
+	}
 }
