@@ -128,7 +128,7 @@ func (p *Pool) dialFailed(err error, job dialJob, last bool) {
 	if !p.closed {
 		p.counts.dials++
 		p.counts.failures++
-		if last || h != nil {
+		if h != nil || last && p.waiters.length > p.dialing { // unless another dial is meant for the caller
 			p.failWaiterLocked(err)
 		}
 		newly = p.setHealthLocked(ejected) != ejected && h != nil

@@ -320,6 +320,14 @@ func TestNetIPv6(t *testing.T) {
 // tlsServer listens with a certificate for the names, and returns the client's config that trusts it.
 func tlsServer(t *testing.T, serve func(net.Conn), names ...string) (address string, client *tls.Config) {
 	t.Helper()
+	return tlsServerOver(t, func(c net.Conn) net.Conn { return c }, serve, names...)
+}
+
+// tlsServerOver is tlsServer with something between TLS and the sockets.
+func tlsServerOver(
+	t *testing.T, wrap func(net.Conn) net.Conn, serve func(net.Conn), names ...string,
+) (address string, client *tls.Config) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
@@ -341,11 +349,14 @@ func tlsServer(t *testing.T, serve func(net.Conn), names ...string) (address str
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-	})
+	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	serveOn(t, l, serve)
+	serveOn(t, l, func(c net.Conn) {
+		tc := tls.Server(wrap(c), server)
+		defer func() { _ = tc.Close() }()
+		serve(tc)
+	})
 	return l.Addr().String(), &tls.Config{RootCAs: roots}
 }
 
@@ -478,4 +489,101 @@ func TestNetServerThatAcceptsOneConnection(t *testing.T) {
 	for _, got := range received {
 		require.Equal(t, "ping\n", <-got)
 	}
+}
+
+// halfConn can hold back the second half of what is written.
+type halfConn struct {
+	net.Conn
+	mu   sync.Mutex
+	hold bool
+	rest []byte
+}
+
+func (c *halfConn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.hold {
+		return c.Conn.Write(b)
+	}
+	c.rest = append(c.rest, b[len(b)/2:]...)
+	if _, err := c.Conn.Write(b[:len(b)/2]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// The rest of a record belongs to whoever the record was for.
+func TestNetTLSRecordInPartIsAnUnreadReply(t *testing.T) {
+	conns := make(chan *halfConn, 10)
+	address, client := tlsServerOver(t, func(c net.Conn) net.Conn { return &halfConn{Conn: c} }, func(c net.Conn) {
+		half := c.(*tls.Conn).NetConn().(*halfConn)
+		buf := make([]byte, 4)
+		for i := range 2 {
+			if _, err := io.ReadFull(c, buf); err != nil {
+				return
+			}
+			if i == 1 {
+				half.mu.Lock()
+				half.hold = true
+				half.mu.Unlock()
+			}
+			_, _ = c.Write(buf)
+		}
+		conns <- half
+		_, _ = io.Copy(io.Discard, c)
+	}, "127.0.0.1")
+	d := pooly.NewNetDriver("tcp")
+	d.SetTLSConfig(client)
+	s := newNetService(t, d, address)
+	require.NoError(t, ping(s, "ping"))
+	c := get(t, s)
+	local := c.NetConn().LocalAddr().String()
+	_, err := io.WriteString(c.NetConn(), "late")
+	require.NoError(t, err)
+	<-conns
+	release(t, c)
+	eventually(t, func() bool { // the half may take its time
+		c := get(t, s)
+		defer release(t, c)
+		return c.NetConn().LocalAddr().String() != local
+	})
+}
+
+// Whoever left a reader behind must not make the next caller wait.
+func TestNetLookAtTheSocketDoesNotWaitForAReader(t *testing.T) {
+	s := newNetService(t, pooly.NewNetDriver("tcp"), listen(t, echo))
+	c := get(t, s)
+	nc := c.NetConn()
+	reading := make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		close(reading)
+		_, _ = nc.Read(make([]byte, 1))
+	})
+	<-reading
+	release(t, c)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1000 { // the reader may not have come to its Read at the first
+			release(t, get(t, s))
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("GetConn waits for the reader")
+	}
+	_ = nc.Close()
+	<-done
+	reader.Wait()
+}
+
+func TestNetDialerThatReturnsNothingIsAnError(t *testing.T) {
+	d := pooly.NewNetDriver("tcp")
+	d.SetDialContext(func(context.Context, string, string) (net.Conn, error) { return nil, nil })
+	s := newNetService(t, d, "nowhere")
+	_, err := s.GetConn()
+	require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+	require.ErrorContains(t, err, "SetDialContext")
 }

@@ -356,3 +356,24 @@ func TestGetConnErrorNamesAFewHostsOfVeryMany(t *testing.T) {
 	require.EqualError(t, err, `pooly: service s: no host available: "" (connection died while idle); `+
 		`"a b" (fatal for the connection); 10.0.0.1:80 (connection died while idle)`)
 }
+
+func TestPoolWaiterDoesNotFailWhileADialIsInFlightForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t, pooly.PoolConfig{ConnRetries: 1})
+		held, err := p.Get()
+		require.NoError(t, err)
+		d.slow("a", time.Second)
+		go func() { // begins the first dial, and gives up
+			ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
+			defer cancel()
+			_, _ = p.GetContext(ctx)
+		}()
+		time.Sleep(500 * time.Millisecond)
+		time.AfterFunc(400*time.Millisecond, func() { d.refuse("a") })
+		time.AfterFunc(700*time.Millisecond, func() { d.accept("a") })
+		c, err := p.Get() // begins the second, which connects after the first has failed
+		require.NoError(t, err)
+		release(t, c)
+		release(t, held)
+	})
+}
