@@ -57,6 +57,9 @@ func NewConn(value any) *Conn {
 
 // Interface returns the connection that the driver gave to NewConn.
 func (c *Conn) Interface() any {
+	if c.conn == nil {
+		return nil
+	}
 	return c.conn.value
 }
 
@@ -65,14 +68,14 @@ func (c *Conn) Interface() any {
 // Closing it directly is no harm, but Release must be called all the same, with the error that led to it:
 // the pool does not see the close, and keeps the connection's place until then.
 func (c *Conn) NetConn() net.Conn {
-	nc, _ := c.conn.value.(net.Conn)
+	nc, _ := c.Interface().(net.Conn)
 	return nc
 }
 
 // Address returns the address of the host that the connection leads to, as given to Add. It is empty for a
 // Conn that did not come from a pool.
 func (c *Conn) Address() string {
-	if c.conn.pool == nil {
+	if c.conn == nil || c.conn.pool == nil {
 		return ""
 	}
 	return c.conn.pool.address

@@ -87,6 +87,19 @@ func (e *GetConnError) Unwrap() []error {
 	return errs
 }
 
+// named says which service or pool an error is about, and says "pooly" once.
+func named(kind, name string, err error) error {
+	return &namedError{fmt.Sprintf("pooly: %s %s: %s", kind, name, strings.TrimPrefix(err.Error(), "pooly: ")), err}
+}
+
+type namedError struct {
+	text string
+	err  error
+}
+
+func (e *namedError) Error() string { return e.text }
+func (e *namedError) Unwrap() error { return e.err }
+
 // quoteAddress leaves ordinary addresses as they are and makes empty, spaced or unprintable ones visible.
 func quoteAddress(address string) string {
 	if q := strconv.Quote(address); address == "" || strings.ContainsRune(address, ' ') || q[1:len(q)-1] != address {

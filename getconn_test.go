@@ -609,3 +609,31 @@ func TestGetConnDoesNotWaitForThePauseOfAnotherDial(t *testing.T) {
 		require.Zero(t, time.Since(began))
 	})
 }
+
+// The same for two who were handed dead connections, as after the restart of a server: neither may overtake.
+func TestGetConnsThatWereHandedDeadConnectionsKeepTheirOrder(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 2}}, "a")
+			held := []*pooly.Conn{get(t, s), get(t, s)}
+			const callers = 6
+			served := make(chan int, callers)
+			for n := range callers {
+				go func() {
+					c := get(t, s)
+					served <- n
+					time.Sleep(time.Second)
+					release(t, c)
+				}()
+				synctest.Wait()
+			}
+			for _, c := range held {
+				fakeOf(c).die()
+				release(t, c)
+			}
+			for pair := range callers / 2 { // two at a time, who may be scheduled in either order
+				require.Equal(t, 4*pair+1, <-served+<-served)
+			}
+		})
+	}
+}

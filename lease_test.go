@@ -80,7 +80,11 @@ func TestReleaseOfAConnThatCameFromNoPool(t *testing.T) {
 	require.Nil(t, c.NetConn())
 	require.Empty(t, c.Address())
 	require.ErrorIs(t, c.Release(nil, pooly.HostUp), pooly.ErrInvalidArg)
-	require.ErrorIs(t, new(pooly.Conn).Release(nil, pooly.HostUp), pooly.ErrInvalidArg)
+	zero := new(pooly.Conn)
+	require.ErrorIs(t, zero.Release(nil, pooly.HostUp), pooly.ErrInvalidArg)
+	require.Nil(t, zero.Interface())
+	require.Nil(t, zero.NetConn())
+	require.Empty(t, zero.Address())
 }
 
 // No two leases may ever hold the same connection, whatever happens around them.

@@ -218,7 +218,8 @@ func (t *statsdTarget) lookUp(ctx context.Context, literal bool) *net.UDPAddr {
 	return &net.UDPAddr{IP: ip, Port: port}
 }
 
-// Send implements statsd.Sender. It never waits: the kernel drops what it cannot take.
+// Send implements statsd.Sender. It runs in the buffer's goroutine, 32 packets behind GetConn. It waits only while the
+// kernel's buffer for the socket is full.
 func (t *statsdTarget) Send(packet []byte) (int, error) {
 	socket, remote := t.socket.Load(), t.remote.Load()
 	if socket == nil || remote == nil {

@@ -104,7 +104,7 @@ type Pool struct {
 	waiters waiterList    // FIFO: the callers that a dial in flight is meant for, never more than dialing
 	conns   []*conn       // all that are connected: idle, leased and being closed
 	open    int           // connections and dials in flight, at most MaxConns
-	dialing int           // dials in flight, their pauses between retries included
+	dialing int           // dials in flight; of a pool used alone, the pauses between their tries too
 	drained chan struct{} // made by shut; closed when open is 0
 
 	waits   atomic.Uint64 // how often callers waited, and how long; apart from mu, for which others wait just then
@@ -198,33 +198,35 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 func (p *Pool) waitFor(ctx context.Context) (lease *Conn, cause, err error) {
 	limit := newLimit(ctx, p.config.WaitTimeout)
 	defer limit.stop()
-	redialled, displaced := false, false
+	var t turn
+	defer t.bury()
 	for {
 		if err := limit.err(); err != nil {
 			return nil, nil, err
 		}
-		w := newWaiter()
+		w := t.waiter()
 		switch p.get(w, true) {
 		case leased:
 			return w.lease, nil, nil
 		case gone:
 			return nil, nil, ErrPoolClosed
 		case busy:
-			if !p.queue.push(w, displaced) {
+			if !p.queue.push(w) {
 				return nil, nil, ErrPoolClosed
 			}
+			t.keep(w)
 			p.serve() // what came free since get looked
 		}
+		t.bury()
 		r, err := p.await(w, &limit, p)
 		switch {
 		case err != nil:
 			return nil, nil, err
 		case r.err != nil:
 			return nil, r.err, ErrNoHostAvailable
-		case r.pool != nil && p.received(w.lease, &redialled):
+		case r.pool != nil && t.accept(w.lease):
 			return w.lease, nil, nil
 		}
-		displaced = r.pool != nil
 	}
 }
 
@@ -257,13 +259,13 @@ func (p *Pool) statsLocked() PoolStats {
 func (p *Pool) Close() error {
 	idle, first := p.shut()
 	if !first {
-		return fmt.Errorf("pooly: pool %s: %w", quoteAddress(p.address), ErrPoolClosed)
+		return named("pool", quoteAddress(p.address), ErrPoolClosed)
 	}
 	p.queue.close()
 	p.reaper.stop()
 	p.destroyAll(idle)
 	if err := closeAll([]*Pool{p}, DefaultCloseDeadline); err != nil {
-		return fmt.Errorf("pooly: pool %s: %w", quoteAddress(p.address), err)
+		return named("pool", quoteAddress(p.address), err)
 	}
 	return nil
 }
@@ -319,50 +321,33 @@ func (p *Pool) takeIdle(forced bool) *Conn {
 		expired := now > 0 && now >= p.expiry(c)
 		l := p.grantLocked(c)
 		p.mu.Unlock()
-		if expired {
-			p.discard(l)
-		} else if p.usable(l) {
+		if !expired && p.fit(l) {
 			return l
 		}
-	}
-}
-
-// received is usable for a connection that a waiter was handed. One just dialled is tested too, since its peer may
-// have gone before the dial was over; but no more than one per call, which redialled says, so that a driver whose
-// test never passes does not have it go in circles.
-func (p *Pool) received(l *Conn, redialled *bool) bool {
-	if l.conn.fresh {
-		l.conn.fresh = false
-		if *redialled {
-			return true
+		if c := p.discard(l); c != nil {
+			go p.destroy(c) // the caller need not wait for the driver
 		}
-		*redialled = true
 	}
-	return p.usable(l)
 }
 
-// usable tests the connection of a lease just granted, and discards it if it fails.
-func (p *Pool) usable(l *Conn) bool {
+// fit tests the connection of a lease just granted.
+func (p *Pool) fit(l *Conn) bool {
 	if c := l.conn; c.used == leaseChunk {
 		c.leases, c.used = new([leaseChunk]Conn), 0
 	}
-	if err := p.testOnBorrow(l.conn); err != nil {
-		p.discard(l)
-		return false
-	}
-	return true
+	return p.testOnBorrow(l.conn) == nil
 }
 
-// discard takes back a lease whose connection turned out unfit before the caller saw it. The connection is
-// closed in the background, so that the caller need not wait for the driver.
-func (p *Pool) discard(l *Conn) {
+// discard takes back a lease whose connection turned out unfit before the caller saw it. It returns the connection
+// for the caller to destroy, nil if Close has done so.
+func (p *Pool) discard(l *Conn) *conn {
 	c := l.conn
 	p.mu.Lock()
-	ours := p.revokeLocked(l)
-	p.mu.Unlock()
-	if ours {
-		go p.destroy(c)
+	defer p.mu.Unlock()
+	if !p.revokeLocked(l) {
+		return nil
 	}
+	return c
 }
 
 // unget takes back a lease that came too late for its caller. Its connection goes to the next one.
@@ -412,11 +397,11 @@ func (p *Pool) put(l *Conn, o outcome) error {
 	}
 	p.mu.Unlock()
 
+	if l.sampled { // before the place is free, and Close may end
+		h.service.metrics.leaseEnded(now - l.start)
+	}
 	if unfit {
 		p.destroy(c)
-	}
-	if l.sampled {
-		h.service.metrics.leaseEnded(now - l.start)
 	}
 	return nil
 }
@@ -443,7 +428,7 @@ func (p *Pool) pushIdleLocked(c *conn) {
 // nothing.
 const leaseChunk = 4
 
-// grantLocked makes a lease of a connection. It allocates only if usable has not done so, without the lock.
+// grantLocked makes a lease of a connection. It allocates only if fit has not done so, without the lock.
 func (p *Pool) grantLocked(c *conn) *Conn {
 	if c.leases == nil || c.used == leaseChunk {
 		c.leases, c.used = new([leaseChunk]Conn), 0

@@ -96,6 +96,7 @@ func (s *Service) refresh() {
 	s.refreshed = now
 	slot := s.slotAt(now)
 	s.slot.Store(slot)
+	s.generation.Add(1) // so that no view with older scores takes the place of this one
 	v := s.newViewLocked()
 	s.mu.Unlock()
 

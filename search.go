@@ -23,8 +23,7 @@ type search struct {
 	place    map[*Pool]int        // in attempts
 	early    [1 + morePicks]*host // the memory for the strategy's choices that are full
 
-	redialled bool // see Pool.received
-	displaced bool // it had its turn, but the connection it was handed was dead
+	turn turn
 }
 
 // morePicks is how many more choices a search asks the strategy for.
@@ -38,6 +37,7 @@ func (s *Service) search(ctx context.Context, first *host) (*Conn, error) {
 		first:   first,
 	}
 	defer q.limit.stop()
+	defer q.turn.bury()
 	for attempt := 1; ; attempt++ {
 		lease, err := q.round()
 		if lease != nil {
@@ -78,7 +78,7 @@ func (q *search) round() (*Conn, error) {
 		if len(v.hosts)+len(v.ejected) == 0 {
 			return nil, ErrNoHostAvailable
 		}
-		w := newWaiter()
+		w := q.turn.waiter()
 		var awaited *Pool
 		outcome, full := q.ask(w, q.candidates(v), false)
 		if outcome == gone {
@@ -93,9 +93,10 @@ func (q *search) round() (*Conn, error) {
 			awaited = w.pool
 		case busy:
 			awaited = &full[0].Pool
-			if !q.service.queue.push(w, q.displaced) {
+			if !q.service.queue.push(w) {
 				return nil, ErrPoolClosed
 			}
+			q.turn.keep(w)
 			for _, h := range full {
 				h.serve() // what came free since it was asked
 			}
@@ -105,16 +106,16 @@ func (q *search) round() (*Conn, error) {
 				continue
 			}
 		}
+		q.turn.bury()
 		r, err := q.service.await(w, &q.limit, awaited)
 		switch {
 		case err != nil:
 			return nil, err
 		case r.err != nil:
 			q.failed(r.pool, r.err)
-		case r.pool != nil && r.pool.received(w.lease, &q.redialled):
+		case r.pool != nil && q.turn.accept(w.lease):
 			return w.lease, nil
 		}
-		q.displaced = r.pool != nil && r.err == nil
 	}
 }
 

@@ -400,7 +400,7 @@ func (s *Service) Close() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return fmt.Errorf("pooly: service %s: %w", s.name, ErrPoolClosed)
+		return named("service", s.name, ErrPoolClosed)
 	}
 	s.closed = true
 	close(s.done)
@@ -436,7 +436,7 @@ func (s *Service) Close() error {
 		s.metrics.stop()
 	}
 	if err != nil {
-		return fmt.Errorf("pooly: service %s: %w", s.name, err)
+		return named("service", s.name, err)
 	}
 	return nil
 }

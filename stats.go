@@ -7,7 +7,7 @@ type PoolStats struct {
 	Open    int // connections: those in use, idle and being closed
 	InUse   int // of these, leased
 	Idle    int // of these, waiting to be leased
-	Dialing int // dials in flight, the pauses between their retries included; Open+Dialing is at most MaxConns
+	Dialing int // dials in flight, of a Pool used alone also between their tries; Open+Dialing is at most MaxConns
 
 	Gets         uint64        // leases handed out
 	Puts         uint64        // leases released

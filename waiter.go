@@ -9,8 +9,9 @@ import (
 // pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
 // where the first host with room takes it out. Leaving either is O(1).
 type waiter struct {
-	lease *Conn       // made by the pool that serves it
-	ready chan result // holds one: each enlistment ends with one result, or with leave
+	ticket uint64      // its call's place in the queue, drawn when the call first stands there; 0 before
+	lease  *Conn       // made by the pool that serves it
+	ready  chan result // holds one: each enlistment ends with one result, or with leave
 
 	queued     bool    // guarded by queue.mu: it stands in the queue
 	pool       *Pool   // guarded by queue.mu: who took it out of the queue, nil before
@@ -73,25 +74,30 @@ func (e *poolEnv) await(w *waiter, l *limit, p *Pool) (result, error) {
 type waitQueue struct {
 	length atomic.Int32 // of list; read without the lock to see that no one waits
 
-	mu     sync.Mutex // guards the fields below
-	list   waiterList // FIFO
-	closed bool
+	mu      sync.Mutex // guards the fields below
+	list    waiterList // FIFO: in the order of their tickets
+	tickets uint64
+	closed  bool
 }
 
-// push appends w, or puts it first if it has had its turn already and got nothing. It reports false if the queue is
-// closed.
-func (q *waitQueue) push(w *waiter, first bool) bool {
+// push puts w behind all whose calls came before: a call that stood here already, and got nothing when it had its
+// turn, has its old place. It reports false if the queue is closed.
+func (q *waitQueue) push(w *waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return false
 	}
 	w.pool, w.queued = nil, true
-	if first {
-		q.list.pushFront(w)
-	} else {
-		q.list.push(w)
+	if w.ticket == 0 {
+		q.tickets++
+		w.ticket = q.tickets
 	}
+	before := q.list.back
+	for before != nil && before.ticket > w.ticket {
+		before = before.prev
+	}
+	q.list.insert(w, before)
 	q.length.Add(1)
 	return true
 }
@@ -143,24 +149,23 @@ type waiterList struct {
 }
 
 func (l *waiterList) push(w *waiter) {
-	w.prev, w.next = l.back, nil
-	if l.back == nil {
-		l.front = w
-	} else {
-		l.back.next = w
-	}
-	l.back = w
-	l.length++
+	l.insert(w, l.back)
 }
 
-func (l *waiterList) pushFront(w *waiter) {
-	w.prev, w.next = nil, l.front
-	if l.front == nil {
+// insert puts w behind another waiter, or first if that is nil.
+func (l *waiterList) insert(w, before *waiter) {
+	w.prev, w.next = before, l.front
+	if before == nil {
+		l.front = w
+	} else {
+		w.next = before.next
+		before.next = w
+	}
+	if w.next == nil {
 		l.back = w
 	} else {
-		l.front.prev = w
+		w.next.prev = w
 	}
-	l.front = w
 	l.length++
 }
 

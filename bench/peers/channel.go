@@ -11,6 +11,7 @@ import (
 // nothing else, and is the lower bound.
 type bareChannel chan net.Conn
 
+// NewBareChannel returns a buffered channel of connections, all dialled at once.
 func NewBareChannel(size int, dial Dial) Peer {
 	p := make(bareChannel, size)
 	for range size {
@@ -47,6 +48,7 @@ type ChannelPool struct {
 	conns chan net.Conn
 }
 
+// NewChannelPool returns a pool of connections, all dialled at once.
 func NewChannelPool(size int, dial Dial) *ChannelPool {
 	p := &ChannelPool{conns: make(chan net.Conn, size)}
 	for range size {
@@ -57,6 +59,7 @@ func NewChannelPool(size int, dial Dial) *ChannelPool {
 	return p
 }
 
+// Get takes an idle connection, or dials one.
 func (p *ChannelPool) Get() (*ChannelConn, error) {
 	p.mu.RLock()
 	conns := p.conns
@@ -86,6 +89,7 @@ func (p *ChannelPool) put(c net.Conn) error {
 	return nil
 }
 
+// Pair implements Peer.
 func (p *ChannelPool) Pair(use func(net.Conn)) error {
 	c, err := p.Get()
 	if err != nil {
@@ -97,6 +101,7 @@ func (p *ChannelPool) Pair(use func(net.Conn)) error {
 	return c.Close()
 }
 
+// Close closes the idle connections.
 func (p *ChannelPool) Close() {
 	p.mu.Lock()
 	conns := p.conns
@@ -116,12 +121,14 @@ type ChannelConn struct {
 	unusable bool
 }
 
+// MarkUnusable has Close close the connection instead of giving it back.
 func (c *ChannelConn) MarkUnusable() {
 	c.mu.Lock()
 	c.unusable = true
 	c.mu.Unlock()
 }
 
+// Close gives the connection back.
 func (c *ChannelConn) Close() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

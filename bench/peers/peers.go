@@ -90,6 +90,7 @@ type Driver struct{ dial Dial }
 // NewDriver returns a driver that dials with dial.
 func NewDriver(dial Dial) Driver { return Driver{dial} }
 
+// Dial implements pooly.Driver.
 func (d Driver) Dial(ctx context.Context, _ string) (*pooly.Conn, error) {
 	c, err := d.dial(ctx)
 	if err != nil {
@@ -98,14 +99,18 @@ func (d Driver) Dial(ctx context.Context, _ string) (*pooly.Conn, error) {
 	return pooly.NewConn(c), nil
 }
 
+// Close implements pooly.Driver.
 func (d Driver) Close(c *pooly.Conn) {
 	if nc := c.NetConn(); nc != nil {
 		_ = nc.Close()
 	}
 }
 
+// TestOnBorrow implements pooly.Driver: every connection is fit.
 func (d Driver) TestOnBorrow(*pooly.Conn) error { return nil }
-func (d Driver) Temporary(error) bool           { return false }
+
+// Temporary implements pooly.Driver: every error is fatal.
+func (d Driver) Temporary(error) bool { return false }
 
 // Service is a pooly.Service as a Peer.
 type Service struct{ *pooly.Service }
@@ -133,6 +138,7 @@ func idle(s *pooly.Service) (n int) {
 	return n
 }
 
+// Pair implements Peer.
 func (s Service) Pair(use func(net.Conn)) error {
 	c, err := s.GetConn()
 	if err != nil {
@@ -144,6 +150,7 @@ func (s Service) Pair(use func(net.Conn)) error {
 	return c.Release(nil, pooly.HostUp)
 }
 
+// Close implements Peer.
 func (s Service) Close() { must(s.Service.Close()) }
 
 type pool struct{ *pooly.Pool }
@@ -168,6 +175,7 @@ func (p pool) Close() { must(p.Pool.Close()) }
 
 type puddlePool struct{ *puddle.Pool[net.Conn] }
 
+// NewPuddle returns a pool of jackc/puddle.
 func NewPuddle(size int, dial Dial) Peer {
 	p, err := puddle.NewPool(&puddle.Config[net.Conn]{
 		Constructor: puddle.Constructor[net.Conn](dial),
@@ -192,6 +200,7 @@ func (p puddlePool) Pair(use func(net.Conn)) error {
 
 type commonsPool struct{ *commons.ObjectPool }
 
+// NewCommons returns a pool of jolestar/go-commons-pool.
 func NewCommons(size int, dial Dial) Peer {
 	config := commons.NewDefaultPoolConfig()
 	config.MaxTotal, config.MaxIdle = size, size
