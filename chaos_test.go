@@ -38,7 +38,14 @@ func chaos(t *testing.T, seed uint64) {
 			MaxConns:        maxConns,
 			ConnIdleTimeout: time.Duration(rng.IntN(2)) * 50 * time.Millisecond,
 			MaxConnLifetime: time.Duration(rng.IntN(2)) * 200 * time.Millisecond,
+			DialTimeout:     time.Duration(20+rng.IntN(100)) * time.Millisecond,
 		},
+		FallbackDelay:       time.Duration(rng.IntN(20)-5) * time.Millisecond,
+		ConsecutiveFailures: 1 + rng.IntN(4),
+		BaseEjectionTime:    time.Duration(1+rng.IntN(20)) * time.Millisecond,
+		MaxEjectionTime:     100 * time.Millisecond,
+		MaxEjectionPercent:  rng.IntN(2) * 50,
+		MaxHosts:            rng.IntN(2) * 3,
 	}, addresses...)
 	var callers sync.WaitGroup
 	for i := range 16 {
@@ -59,7 +66,7 @@ func chaos(t *testing.T, seed uint64) {
 			case <-time.After(time.Duration(rng.IntN(5)) * time.Millisecond):
 			}
 			address := addresses[rng.IntN(len(addresses))]
-			switch rng.IntN(8) {
+			switch rng.IntN(10) {
 			case 0, 1:
 				d.refuse(address)
 			case 2, 3, 4:
@@ -71,6 +78,10 @@ func chaos(t *testing.T, seed uint64) {
 				s.Add(address)
 			case 7:
 				_ = s.Stats()
+			case 8:
+				s.SetHosts(addresses[rng.IntN(len(addresses)):]...)
+			case 9: // a host that hangs for a while, whatever it is told
+				d.on(address, func(h *fakeHost) { h.delay, h.deaf = time.Duration(rng.IntN(3000))*time.Millisecond, rng.IntN(3) == 0 })
 			}
 		}
 	})
@@ -78,11 +89,13 @@ func chaos(t *testing.T, seed uint64) {
 	close(stop)
 	disturbance.Wait()
 
+	synctest.Wait()
 	stats := s.Stats()
 	require.Equal(t, stats.Gets, stats.Puts, "seed %d", seed)
 	require.Zero(t, stats.InUse, "seed %d", seed)
 	require.Zero(t, stats.Waiting, "seed %d", seed)
 	require.NoError(t, s.Close(), "seed %d", seed)
+	time.Sleep(5 * time.Second) // dials that heed no context return
 	for _, a := range addresses {
 		require.Zero(t, d.host(a).open, "seed %d", seed)
 	}
@@ -95,6 +108,13 @@ func call(t *testing.T, s *pooly.Service, rng *rand.Rand) {
 		limited, cancel := context.WithTimeout(ctx, time.Duration(rng.IntN(20))*time.Millisecond)
 		defer cancel()
 		ctx = limited
+	}
+	if rng.IntN(4) == 0 {
+		_ = s.Do(ctx, func(*pooly.Conn) error {
+			time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
+			return []error{nil, errFatal, pooly.Retry(errFatal), pooly.Retry(errTemporary)}[rng.IntN(4)]
+		})
+		return
 	}
 	c, err := s.GetConnContext(ctx)
 	if err != nil {

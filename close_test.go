@@ -127,7 +127,11 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 
 func TestCloseDoesNotWaitForADialThatHeedsNoContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d := newService(t, pooly.ServiceConfig{PrespawnConns: 1, CloseDeadline: time.Minute})
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig:    pooly.PoolConfig{DialTimeout: 2 * time.Minute},
+			PrespawnConns: 1,
+			CloseDeadline: time.Minute,
+		})
 		d.slow("a", time.Hour)
 		d.on("a", func(h *fakeHost) { h.deaf = true })
 		s.Add("a")

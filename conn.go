@@ -19,40 +19,41 @@ const (
 // Interface, NetConn and Address may be called concurrently. The connection itself must not be used after
 // Release.
 type Conn struct {
-	conn    *conn         // nil until the lease is granted
-	start   time.Duration // when the lease began, by the clock of the pool; 0: the lease is not timed
-	sampled bool          // whether Release sends the lease's duration to statsd
-	load    int32         // how many leases of the host were out when this one began, itself included
+	conn *conn // immutable; nil in a zero Conn
 }
 
 // conn is one connection of a pool, through all the leases it serves.
 //
-// The fields are in such an order that a pair of GetConn and Release touches one cache line, and the padding keeps
-// them there (see Pool).
+// The fields are in such an order that a pair of GetConn and Release touches one cache line (see Pool). What is known of
+// the lease that is out stands here and not in the lease, so that eight leases fit one line.
 type conn struct {
-	pool   *Pool             // immutable once adopted; nil for a Conn that Dial has not returned yet
-	lease  *Conn             // guarded by pool.mu; nil while idle or closed
-	below  *conn             // guarded by pool.mu; the next in the idle stack
-	leases *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
-	used   uint8             // guarded like leases; how many were handed out
-	fresh  bool              // guarded by pool.mu, then by the lease; just dialled, for the caller who waits for it
-	cut    bool              // guarded by pool.mu; closed under its lease, by Close at the deadline
-	origin *Conn             // what the driver's Dial returned, and what its other methods get
-	live   *liveness         // NetDriver's, nil for other drivers
+	pool    *Pool             // immutable once adopted; nil for a Conn that Dial has not returned yet
+	lease   *Conn             // guarded by pool.mu; nil while idle or closed
+	below   *conn             // guarded by pool.mu; the next in the idle stack
+	leases  *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
+	used    uint8             // guarded like leases; how many were handed out
+	fresh   bool              // guarded by pool.mu, then by the lease; just dialled, for the caller who waits for it
+	cut     bool              // guarded by pool.mu; closed under its lease, by Close at the deadline
+	spent   bool              // guarded by pool.mu; its lease is its last
+	load    int32             // guarded by pool.mu; how many leases of the host were out when this one began, itself included
+	start   atomic.Int64      // set by the lease: when it began, by the pool's clock; 0: it is not timed
+	sampled bool              // guarded by pool.mu, then by the lease; whether Release sends its duration to statsd
+	epoch   uint8             // guarded by pool.mu; the pool's when the lease began
+	origin  Conn              // what the driver's Dial returned, and what its other methods get
 
+	live      *liveness // NetDriver's, nil for other drivers
 	value     any
 	adopted   atomic.Bool
-	born      time.Duration // immutable once adopted; 0 if no lifetime is set
+	expires   time.Duration // immutable once adopted; by MaxConnLifetime, 0 if that is not set
 	index     int           // guarded by pool.mu; its place in pool.conns
 	idleSince time.Duration // guarded by pool.mu; kept only if an idle timeout is set
-	_         [2]uint64
 }
 
 // NewConn wraps a connection of any type. It is for the Dial method of drivers: users get theirs from GetConn.
 func NewConn(value any) *Conn {
-	c := &Conn{conn: &conn{value: value}}
-	c.conn.origin = c
-	return c
+	c := &conn{value: value}
+	c.origin.conn = c
+	return &c.origin
 }
 
 // Interface returns the connection that the driver gave to NewConn.
@@ -110,7 +111,7 @@ func (c *Conn) Release(err any, score float64) error {
 	}
 	o := outcome{score: score, rated: argErr == nil}
 	if unread || cause != nil && !p.temporary(cause) {
-		o.score, o.fatal = HostDown, true
+		o.score, o.fatal, o.cause = HostDown, true, cause
 	}
 	if err := p.put(c, o); err != nil {
 		return err
@@ -121,8 +122,9 @@ func (c *Conn) Release(err any, score float64) error {
 // outcome is what a lease tells about the connection and its host.
 type outcome struct {
 	score float64
-	rated bool // whether score counts
-	fatal bool // whether the connection must be closed
+	rated bool  // whether score counts
+	fatal bool  // whether the connection must be closed
+	cause error // of a fatal outcome; nil if it is unknown
 }
 
 // causeOf reads the first argument of Release.

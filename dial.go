@@ -3,11 +3,13 @@ package pooly
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 )
 
 var (
 	errNilConn    = errors.New("the driver's Dial returned neither a connection nor an error")
+	errDialHangs  = errors.New("the driver's Dial does not return")
 	errReusedConn = errors.New("the driver's Dial returned a connection that it had returned before")
 )
 
@@ -16,6 +18,16 @@ type dialJob struct {
 	tries int  // how often to dial, RetryDelay apart
 	more  int  // how many connections to dial after this one, one by one
 	probe bool // it asks whether an ejected host is back
+}
+
+// flight is one dial in flight: a single call of the driver's Dial.
+type flight struct {
+	job     dialJob
+	stall   *time.Timer // nil for a Pool used alone, which has no other host to try
+	abandon *time.Timer
+
+	ended   bool // guarded by pool.mu; the driver has returned, or is given up
+	stalled bool // guarded by pool.mu; counted in Pool.stalled
 }
 
 // callerTries returns how often to dial for a caller: a service goes to the next host instead.
@@ -36,8 +48,17 @@ func (p *Pool) prespawn(n int) {
 	}
 }
 
+// mayDialLocked reports whether one more dial may start. A host that has come back gets them as TCP's slow start
+// would: each that connects allows one more at a time, so that what a whole fleet of clients missed does not fall on it
+// at once.
 func (p *Pool) mayDialLocked() bool {
-	return p.open < p.config.MaxConns && (p.health == healthy || p.dialing == 0)
+	switch {
+	case p.open >= p.config.MaxConns || p.suspect:
+		return false
+	case p.health == healthy:
+		return p.dialing < p.ramp
+	}
+	return p.dialing == 0
 }
 
 // startDialLocked takes a place in the pool and fills it in a goroutine that ends with the dial.
@@ -49,15 +70,18 @@ func (p *Pool) startDialLocked(job dialJob) {
 
 func (p *Pool) dial(job dialJob) {
 	for try := 1; ; try++ {
+		f := p.watch(job)
 		c, err := p.connect()
 		if err == nil {
-			p.dialed(c, job)
+			p.dialed(c, f)
 			return
 		}
 		// A host's place is given up between two tries, so that no caller waits for a dial that has not begun. A Pool
 		// alone keeps it for the caller who has nowhere else to go.
 		last := try >= job.tries || p.host != nil
-		p.dialFailed(err, job, last)
+		if !p.dialFailed(err, f, last) {
+			return
+		}
 		paused := try < job.tries && p.pause()
 		switch {
 		case last && paused:
@@ -67,10 +91,74 @@ func (p *Pool) dial(job dialJob) {
 		case last:
 			return
 		case !paused:
-			p.dialFailed(p.ctx.Err(), job, true)
+			p.dialFailed(p.ctx.Err(), new(flight), true)
 			return
 		}
 	}
+}
+
+// watch begins a flight. It is noticed when it takes long, and given up if the driver does not heed its context.
+func (p *Pool) watch(job dialJob) *flight {
+	f := &flight{job: job}
+	p.mu.Lock() // so that the timers find their fields set
+	defer p.mu.Unlock()
+	f.abandon = time.AfterFunc(p.config.DialTimeout+closeGrace, func() {
+		if p.dialFailed(errDialHangs, f, true) {
+			p.log.Warn("pooly: driver does not return from Dial", "address", p.address)
+		}
+	})
+	if h := p.host; h != nil && h.service.config.FallbackDelay > 0 {
+		f.stall = time.AfterFunc(h.service.config.FallbackDelay, func() { p.stall(f) })
+	}
+	return f
+}
+
+// stall notes that a dial takes long: the host may be a black hole, so no caller is sent to wait for that dial, and
+// none is started for one, until a dial of the host ends. Callers who came from the queue look for another host, as
+// those who chose this one do by themselves.
+func (p *Pool) stall(f *flight) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.ended {
+		return
+	}
+	f.stalled = true
+	p.stalled++
+	p.suspect = true
+	for w := p.waiters.front; w != nil; {
+		next := w.next
+		if w.chosen == nil {
+			p.leaveLineLocked(w)
+			w.answer(nil, nil)
+		}
+		w = next
+	}
+}
+
+// suspectDials is for the caller whose dial takes long, so that no other comes before stall says so.
+func (p *Pool) suspectDials() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.suspect = p.dialing > 0
+}
+
+// landLocked ends a flight. It reports false if that has been given up before.
+func (p *Pool) landLocked(f *flight) bool {
+	if f.ended {
+		return false
+	}
+	f.ended = true
+	if f.stall != nil {
+		f.stall.Stop()
+	}
+	if f.abandon != nil {
+		f.abandon.Stop()
+	}
+	if f.stalled {
+		p.stalled--
+	}
+	p.suspect = false
+	return true
 }
 
 // pause waits for RetryDelay. It returns false if the pool is closed first.
@@ -95,8 +183,13 @@ func (p *Pool) redial(job dialJob) {
 }
 
 // dialed puts a new connection into the place that its dial held.
-func (p *Pool) dialed(c *conn, job dialJob) {
+func (p *Pool) dialed(c *conn, f *flight) {
 	p.mu.Lock()
+	if !p.landLocked(f) {
+		p.mu.Unlock()
+		p.callClose(&c.origin) // its place is given away
+		return
+	}
 	p.dialing--
 	p.counts.dials++
 	c.index = len(p.conns)
@@ -106,10 +199,10 @@ func (p *Pool) dialed(c *conn, job dialJob) {
 		p.destroy(c)
 		return
 	}
-	restored := p.setHealthLocked(healthy) == ejected && p.host != nil
+	restored := p.connectedLocked(f.job)
 	p.pushIdleLocked(c) // and where it goes to a waiter, others may have their dials now
-	if job.more > 0 && p.mayDialLocked() {
-		p.startDialLocked(dialJob{tries: job.tries, more: job.more - 1})
+	if f.job.more > 0 && p.mayDialLocked() {
+		p.startDialLocked(dialJob{tries: f.job.tries, more: f.job.more - 1})
 	}
 	p.mu.Unlock()
 	if restored {
@@ -117,58 +210,97 @@ func (p *Pool) dialed(c *conn, job dialJob) {
 	}
 }
 
-// dialFailed tells those who waited for the dial, and unless it will be tried again, gives up its place.
-func (p *Pool) dialFailed(err error, job dialJob, last bool) {
-	h := p.host
-	newly := false
+// connectedLocked takes note of a dial that connected. It reports whether that restored the host.
+func (p *Pool) connectedLocked(job dialJob) (restored bool) {
+	switch {
+	case p.health == healthy:
+		p.ramp = min(p.ramp+1, p.config.MaxConns)
+		return false
+	case p.host != nil && p.host.byFeedback && !job.probe:
+		return false // that it connects was never in doubt
+	}
+	return p.setHealthLocked(healthy) == ejected && p.host != nil
+}
+
+// dialFailed takes note of a dial that failed, tells one of those who waited for it, and unless it will be tried again,
+// gives up its place. It reports false if the dial was given up before.
+func (p *Pool) dialFailed(err error, f *flight, last bool) bool {
 	p.mu.Lock()
+	if !p.landLocked(f) {
+		p.mu.Unlock()
+		return false
+	}
 	if last {
 		p.dialing--
 	}
+	newly := false
 	if !p.closed {
 		p.counts.dials++
 		p.counts.failures++
-		if h != nil || last && p.waiters.length > p.dialing { // unless another dial is meant for the caller
+		if p.host != nil || last && p.waiters.length > p.dialing { // unless another dial is meant for the caller
 			p.failWaiterLocked(err)
 		}
-		newly = p.setHealthLocked(ejected) != ejected && h != nil
+		newly = p.refusedLocked(err, f.job)
 		hopeless := last && p.open == 1 // this place is the only one, so nothing will come free
-		if h != nil {
-			h.cause = err
-			h.scheduleProbeLocked(job.probe)
-			hopeless = h.service.available.Load() == 0
+		if p.host != nil {
+			hopeless = p.host.service.available.Load() == 0
 		}
 		if hopeless {
-			p.queue.wakeAll(result{pool: p, err: err}) // the failure is an answer to all who wait
+			p.queue.wakeAll(p, err) // the failure is an answer to all who wait
 		}
 	}
 	p.mu.Unlock()
 	if newly {
-		h.reportEjected(err)
+		p.host.reportEjected(err)
 	}
 	if last {
 		p.free(nil)
 	}
+	return true
+}
+
+// refusedLocked ejects a host whose dial failed, and reports whether it was not ejected before.
+func (p *Pool) refusedLocked(err error, job dialJob) (newly bool) {
+	newly = p.setHealthLocked(ejected) != ejected
+	h := p.host
+	if h == nil {
+		return false
+	}
+	h.cause, h.byFeedback = err, false
+	h.scheduleProbeLocked(newly || job.probe)
+	return newly
 }
 
 // failWaiterLocked tells the caller that has waited longest for a dial that it failed.
 func (p *Pool) failWaiterLocked(err error) {
 	if w := p.waiters.front; w != nil {
 		p.leaveLineLocked(w)
-		w.ready <- result{pool: p, err: err}
+		w.answer(nil, err)
 	}
 }
 
 // setHealthLocked is the only place where the health of a pool changes. It returns what it was.
 func (p *Pool) setHealthLocked(to health) (from health) {
 	from, p.health = p.health, to
-	if h := p.host; h != nil && (from == ejected) != (to == ejected) {
+	if from == to {
+		return from
+	}
+	if to == healthy {
+		p.ramp = p.config.MaxConns
+		if from == ejected {
+			p.ramp = 1
+			p.epoch++
+		}
+	}
+	if h := p.host; h != nil && (from == ejected || to == ejected) {
 		if to == ejected {
+			h.ejections++
 			h.service.available.Add(-1)
+			p.queue.wakeChoosy()
 		} else {
 			h.service.available.Add(1)
 			h.stopProbeLocked()
-			h.cause = nil
+			h.cause, h.byFeedback = nil, false
 		}
 		h.service.generation.Add(1)
 	}
@@ -177,7 +309,9 @@ func (p *Pool) setHealthLocked(to health) (from health) {
 
 // connect calls the driver, and takes what it returns with care.
 func (p *Pool) connect() (*conn, error) {
-	handle, err := p.callDial(p.ctx)
+	ctx, cancel := context.WithTimeout(p.ctx, p.config.DialTimeout)
+	defer cancel()
+	handle, err := p.callDial(ctx)
 	switch {
 	case err != nil:
 		if handle != nil && handle.conn != nil && handle.conn.adopted.CompareAndSwap(false, true) {
@@ -191,8 +325,8 @@ func (p *Pool) connect() (*conn, error) {
 	}
 	c := handle.conn
 	c.pool, c.fresh = p, true
-	if p.ages {
-		c.born = p.clock.now()
+	if lifetime := p.config.MaxConnLifetime; lifetime > 0 {
+		c.expires = p.clock.now() + lifetime - time.Duration(lifetimeJitter*rand.Float64()*float64(lifetime))
 	}
 	return c, nil
 }
@@ -203,7 +337,7 @@ func (p *Pool) destroy(c *conn) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.callClose(c.origin)
+		p.callClose(&c.origin)
 	}()
 	t := time.NewTimer(closeGrace)
 	defer t.Stop()
@@ -235,43 +369,4 @@ func (p *Pool) free(c *conn) {
 	if drained && p.host != nil {
 		p.host.service.forget(p.host)
 	}
-}
-
-// The calls to the driver. Each contains a panic, and is made without a lock held.
-
-func (p *Pool) callDial(ctx context.Context) (c *Conn, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			c, err = nil, recovered(p.log, "Driver.Dial", v)
-		}
-	}()
-	return p.config.Driver.Dial(ctx, p.address)
-}
-
-func (p *Pool) callClose(c *Conn) {
-	defer func() {
-		if v := recover(); v != nil {
-			_ = recovered(p.log, "Driver.Close", v)
-		}
-	}()
-	p.config.Driver.Close(c)
-}
-
-func (p *Pool) testOnBorrow(c *conn) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = recovered(p.log, "Driver.TestOnBorrow", v)
-		}
-	}()
-	return p.config.Driver.TestOnBorrow(c.origin)
-}
-
-func (p *Pool) temporary(cause error) (ok bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			ok = false
-			_ = recovered(p.log, "Driver.Temporary", v)
-		}
-	}()
-	return p.config.Driver.Temporary(cause)
 }

@@ -11,13 +11,14 @@
 //	s.Add("127.0.0.1:1234")
 //	s.Add("127.0.0.1:12345")
 //
-//	c, err := s.GetConn() // or s.GetConnContext(ctx)
-//	if err != nil {
+//	err := s.Do(ctx, func(c *pooly.Conn) error {
+//		_, err := c.NetConn().Write([]byte("ping\n"))
 //		return err
-//	}
-//	defer c.Release(&err, pooly.HostUp) // an error, *error or nil; a score in [0, 1]
-//	_, err = c.NetConn().Write([]byte("ping\n"))
-//	return err
+//	})
+//
+// [Service.Do] is [Service.GetConn] and [Conn.Release] in one, on every path, and runs the function again on another
+// host if that says so. [Service.DialContext] is for clients that keep connections themselves, such as those of SQL and
+// Redis, and [NewHTTPTransport] for HTTP.
 //
 // # Connections
 //
@@ -43,10 +44,24 @@
 //
 // # Failing hosts
 //
-// A host that refuses a connection is ejected: it gets no traffic while another has any, and is dialled in the
-// background, at first after 100 ms and then ever more rarely, up to each 10 s. When it answers, its share comes
-// back by itself. GetConn does not fail while one host can be reached: see [Service.GetConnContext] for what it
-// promises, and [GetConnError] for what it tells if it fails.
+// A host that refuses a connection, or whose requests fail several times in a row, is ejected: it gets no traffic while
+// another has any, and is dialled in the background, at first after 100 ms and then ever more rarely, up to each 10 s.
+// When it answers, its share comes back by itself. A host that does not answer at all costs one caller 250 ms: then
+// the next host is tried alongside. GetConn does not fail while one host can be reached: see [Service.GetConnContext] for
+// what it promises, and [GetConnError] for what it tells if it fails. docs/RELIABILITY.md in the repository has the
+// promises, each with its test.
+//
+// # Discovery
+//
+// Hosts are added one by one with [Service.Add], all at once with [Service.SetHosts], or by a [Resolver] that
+// [Service.Follow] follows: package dns has one for DNS, and the module github.com/3XX0/pooly/etcd one for etcd.
+//
+// # Examples
+//
+// Programs to run and to copy from are in the repository, at https://github.com/3XX0/pooly/tree/master/examples: netcat
+// is the least there is; clients has Redis, memcached, PostgreSQL, HTTP and gRPC, over drivers and under clients that
+// bring their own pools; live draws in a terminal how traffic leaves hosts that fail and comes back. The guide is at
+// https://github.com/3XX0/pooly/blob/master/docs/GUIDE.md.
 //
 // # Metrics
 //
@@ -62,6 +77,7 @@
 //	conns.get.fails      counter  GetConn calls that returned an error
 //	conns.active.period  timing   how long a lease lasted, in ms
 //
-// Characters of the name that statsd cannot parse become underscores. [Service.Stats] tells more, at any time,
-// without a server.
+// Characters of the name that statsd cannot parse become underscores. [HostMetrics] says how each host is reported, too.
+// [Service.Stats] tells more, at any time, without a server; the nested modules prometheus and otel read it, and package
+// debug makes a page of it.
 package pooly

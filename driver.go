@@ -3,7 +3,7 @@ package pooly
 import "context"
 
 // Driver tells a pool how to connect, close and judge one kind of connection. [NetDriver] is the ready-made
-// one for TCP, Unix sockets and TLS.
+// one for TCP, Unix sockets and TLS; examples/clients in the repository has others, for Redis and memcached.
 //
 // All methods are called concurrently, for different connections, and never with a lock held. Each gets the
 // very *Conn that Dial returned, not the lease that GetConn hands out. A method that panics is contained: the
@@ -21,7 +21,8 @@ type Driver interface {
 	Close(c *Conn)
 
 	// TestOnBorrow is called before a connection is leased; an error keeps it from being handed out, and it is
-	// closed. It is on the way of every GetConn, so it must not wait for the network.
+	// closed. It is on the way of every GetConn, so it must not wait for the network; see PoolConfig.TestTimeout for one
+	// that might.
 	TestOnBorrow(c *Conn) error
 
 	// Temporary reports whether a connection is still fit for use after an operation on it failed with err, which

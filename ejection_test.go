@@ -1,6 +1,7 @@
 package pooly_test
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -178,4 +179,334 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// eject ends leases of a host with fatal errors until it is ejected.
+func eject(t *testing.T, s *pooly.Service, address string) (fatal int) {
+	t.Helper()
+	for range 1000 {
+		c := get(t, s)
+		if c.Address() != address {
+			release(t, c)
+			continue
+		}
+		require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		fatal++
+		if hostStats(t, s, address).Ejected {
+			return fatal
+		}
+	}
+	require.Fail(t, "not ejected", address)
+	return 0
+}
+
+func TestHostThatFailsEveryRequestIsEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log syncBuffer
+		s, _ := newService(t, pooly.ServiceConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, "good", "bad")
+		require.Equal(t, pooly.DefaultConsecutiveFailures, eject(t, s, "bad"))
+		stats := hostStats(t, s, "bad")
+		require.ErrorIs(t, stats.Cause, errFatal)
+		require.EqualValues(t, 1, stats.Ejections)
+		require.LessOrEqual(t, stats.NextProbe, pooly.DefaultBaseEjectionTime)
+		for range 20 {
+			c := get(t, s)
+			require.Equal(t, "good", c.Address())
+			release(t, c)
+		}
+		time.Sleep(pooly.DefaultBaseEjectionTime)
+		synctest.Wait()
+		stats = hostStats(t, s, "bad")
+		require.False(t, stats.Ejected)
+		require.Zero(t, stats.NextProbe)
+		require.Equal(t, 1, strings.Count(log.String(), "host ejected"), log.String())
+		require.Equal(t, 1, strings.Count(log.String(), "host restored"), log.String())
+	})
+}
+
+// A host that connects and fails requests again and again costs one request for each ejection, and these become rare.
+func TestHostOnProbationIsEjectedByOneFailureForTwiceAsLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "good", "bad")
+		eject(t, s, "bad")
+		period := pooly.DefaultBaseEjectionTime
+		for range 12 {
+			until := hostStats(t, s, "bad").NextProbe
+			require.LessOrEqual(t, until, period)
+			require.GreaterOrEqual(t, until, period*8/10)
+			time.Sleep(until)
+			synctest.Wait()
+			require.False(t, hostStats(t, s, "bad").Ejected)
+			require.Equal(t, 1, eject(t, s, "bad"))
+			period = min(2*period, pooly.DefaultMaxEjectionTime)
+		}
+
+		time.Sleep(period)
+		synctest.Wait()
+		for range 2 {
+			release(t, get(t, s)) // the host proves itself
+		}
+		require.Equal(t, pooly.DefaultConsecutiveFailures, eject(t, s, "bad"))
+		require.LessOrEqual(t, hostStats(t, s, "bad").NextProbe, pooly.DefaultBaseEjectionTime)
+	})
+}
+
+func TestHostWhoseDialsFailedIsOnProbationToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"bad", "good"}}, "good", "bad")
+		d.refuse("bad")
+		release(t, get(t, s))
+		d.accept("bad")
+		time.Sleep(pooly.DefaultBaseEjectionTime)
+		synctest.Wait()
+		require.False(t, hostStats(t, s, "bad").Ejected)
+		require.Equal(t, 1, eject(t, s, "bad"))
+		require.EqualValues(t, 2, hostStats(t, s, "bad").Ejections)
+	})
+}
+
+func TestOnlyFailuresInARowThatAreTheHostsEject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"bad", "good"}}, "good", "bad")
+		for i := range 100 {
+			outcome := errFatal
+			switch {
+			case i%5 == 4:
+				outcome = nil
+			case i%5 == 2:
+				outcome = context.Canceled // neither counts nor ends the row
+			}
+			c := get(t, s)
+			require.Equal(t, "bad", c.Address())
+			require.NoError(t, c.Release(outcome, pooly.HostUp))
+		}
+		for range 10 {
+			require.ErrorIs(t, get(t, s).Release("no error", pooly.HostUp), pooly.ErrInvalidArg)
+		}
+		require.Zero(t, hostStats(t, s, "bad").Ejections)
+	})
+}
+
+// Requests that hang until after the host is back must not eject it again.
+func TestLeasesFromBeforeARestorationEjectNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"bad", "good"}}, "bad", "good")
+		var old []*pooly.Conn
+		for range 12 {
+			old = append(old, get(t, s))
+		}
+		for _, c := range old[:5] {
+			require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		}
+		require.True(t, hostStats(t, s, "bad").Ejected)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.False(t, hostStats(t, s, "bad").Ejected)
+		for _, c := range old[5:] {
+			require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		}
+		require.False(t, hostStats(t, s, "bad").Ejected)
+		require.Equal(t, 1, eject(t, s, "bad"), "on probation all the same")
+	})
+}
+
+func TestNegativeConsecutiveFailuresNeverEjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{ConsecutiveFailures: -1}, "a", "b")
+		for range 100 {
+			require.NoError(t, get(t, s).Release(errFatal, pooly.HostUp))
+		}
+		require.Zero(t, hostStats(t, s, "a").Ejections+hostStats(t, s, "b").Ejections)
+	})
+}
+
+func TestBadDeployOfTheCallerCannotEjectAllHosts(t *testing.T) {
+	for _, tt := range []struct{ hosts, percent, ejected int }{
+		{1, 0, 0}, {2, 0, 1}, {10, 0, 9}, {10, 30, 3}, {10, 100, 9}, {10, 1, 1}, {1, 100, 0}, {3, 50, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := newService(t, pooly.ServiceConfig{
+				MaxEjectionPercent: tt.percent,
+				BaseEjectionTime:   time.Hour,
+				MaxEjectionTime:    time.Hour,
+			})
+			for i := range tt.hosts {
+				s.Add(string(rune('a' + i)))
+			}
+			for range 100 * tt.hosts {
+				require.NoError(t, get(t, s).Release(errFatal, pooly.HostUp))
+			}
+			ejected := 0
+			for _, h := range s.Stats().Hosts {
+				if h.Ejected {
+					ejected++
+				}
+			}
+			require.Equal(t, tt.ejected, ejected, "%+v", tt)
+		})
+	}
+}
+
+// A dial that was under way when a host was ejected for its replies says nothing of these.
+func TestOnlyAProbeRestoresAHostEjectedForItsReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			BanditStrategy:   inOrder{"bad", "good"},
+			BaseEjectionTime: time.Second,
+		}, "bad", "good")
+		var leases []*pooly.Conn
+		for range 5 {
+			leases = append(leases, get(t, s))
+		}
+		d.slow("bad", 200*time.Millisecond)
+		served := make(chan *pooly.Conn)
+		go func() { served <- get(t, s) }()
+		synctest.Wait()
+		for _, c := range leases {
+			require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		}
+		release(t, <-served)
+		require.True(t, hostStats(t, s, "bad").Ejected)
+		require.Equal(t, 1, hostStats(t, s, "bad").Idle)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.False(t, hostStats(t, s, "bad").Ejected)
+	})
+}
+
+// Every place is taken by a connection that is idle, so that there is none for a probe.
+func TestHostEjectedWithAFullPoolComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig:          pooly.PoolConfig{MaxConns: 2},
+			ConsecutiveFailures: 1,
+			BanditStrategy:      inOrder{"bad", "good"},
+		}, "bad", "good")
+		a, b := get(t, s), get(t, s)
+		d.slow("bad", 50*time.Millisecond)
+		waiting := make(chan *pooly.Conn)
+		release(t, a)
+		require.NoError(t, b.Release(errFatal, pooly.HostUp))
+		require.True(t, hostStats(t, s, "bad").Ejected)
+		d.refuse("good")
+		release(t, get(t, s)) // forced, from the idle one
+		go func() {           // two at once: one needs a dial, which takes the last place
+			x := get(t, s)
+			waiting <- get(t, s)
+			release(t, x)
+		}()
+		release(t, <-waiting)
+		synctest.Wait()
+		require.Equal(t, 2, hostStats(t, s, "bad").Open)
+
+		d.accept("good")
+		s.Remove("good")
+		s.Add("good")
+		held := []*pooly.Conn{get(t, s), get(t, s)} // the new one is full
+		require.Equal(t, "good", held[1].Address())
+		require.True(t, hostStats(t, s, "bad").Ejected)
+		release(t, get(t, s)) // as soon as the probe is due
+		require.False(t, hostStats(t, s, "bad").Ejected)
+		release(t, held[0])
+		release(t, held[1])
+	})
+}
+
+// A host that is back gets connections as they are needed, but not all at once.
+func TestRestoredHostIsNotStormed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"back"}}, "back")
+		d.refuse("back")
+		_, err := s.GetConn()
+		require.Error(t, err)
+		d.accept("back")
+		d.slow("back", 50*time.Millisecond)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		require.False(t, hostStats(t, s, "back").Ejected)
+
+		began := time.Now()
+		done := make(chan time.Duration)
+		for range pooly.DefaultMaxConns {
+			go func() {
+				c := get(t, s)
+				done <- time.Since(began)
+				time.Sleep(time.Second)
+				release(t, c)
+			}()
+		}
+		served := make(map[time.Duration]int)
+		for range pooly.DefaultMaxConns {
+			served[<-done/(50*time.Millisecond)]++
+		}
+		require.Equal(t, map[time.Duration]int{0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 14}, served, "each dial allows one more")
+	})
+}
+
+// What a lease of a removed host ends with must not be counted against those that are left: with one too few of these,
+// nobody told callers that the last had gone, and they waited forever.
+func TestFatalReleaseOnARemovedHostLeavesNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			PoolConfig:          pooly.PoolConfig{MaxConns: 1},
+			ConsecutiveFailures: 1,
+		}, "removed", "left", "last")
+		leases := make(map[string]*pooly.Conn)
+		for range 3 {
+			c := get(t, s)
+			leases[c.Address()] = c
+		}
+		s.Remove("removed")
+		require.NoError(t, leases["removed"].Release(errFatal, pooly.HostDown))
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := s.GetConn()
+			waiting <- err
+		}()
+		synctest.Wait()
+		s.Remove("left")
+		synctest.Wait()
+		s.Remove("last")
+		require.ErrorIs(t, <-waiting, pooly.ErrNoHostAvailable)
+		release(t, leases["left"])
+		release(t, leases["last"])
+	})
+}
+
+// Nor to one whose requests fail, when a lease of it ends.
+func TestEjectedHostHandsNoConnectionToTheQueueWhileAnotherIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			PoolConfig:          pooly.PoolConfig{MaxConns: 3},
+			ConsecutiveFailures: 1,
+			BaseEjectionTime:    time.Hour,
+			MaxEjectionTime:     time.Hour,
+		}, "up", "bad")
+		leases := make(map[string][]*pooly.Conn)
+		for range 6 {
+			c := get(t, s)
+			leases[c.Address()] = append(leases[c.Address()], c)
+		}
+		bad := leases["bad"]
+		require.NoError(t, bad[0].Release(errFatal, pooly.HostDown))
+		require.True(t, hostStats(t, s, "bad").Ejected)
+		release(t, bad[1])
+		served := make(chan *pooly.Conn, 1)
+		go func() {
+			c, err := s.GetConn()
+			require.NoError(t, err)
+			served <- c
+		}()
+		synctest.Wait()
+		release(t, bad[2])
+		synctest.Wait()
+		require.Equal(t, 1, s.Stats().Waiting)
+		require.Equal(t, 2, hostStats(t, s, "bad").Idle)
+		release(t, leases["up"][0])
+		c := <-served
+		require.Equal(t, "up", c.Address())
+		release(t, c)
+		release(t, leases["up"][1])
+		release(t, leases["up"][2])
+	})
 }

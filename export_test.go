@@ -3,6 +3,7 @@ package pooly
 import (
 	"math/rand/v2"
 	"sync"
+	"time"
 )
 
 // SeedService makes a service draw its random numbers from a generator with the given seed. It must be called
@@ -21,4 +22,15 @@ func (l *lockedSource) Uint64() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.source.Uint64()
+}
+
+// MetricAddress makes an address safe for statsd.
+var MetricAddress = metricAddress
+
+// SetLookupPeriod sets how often services look for their statsd server, and returns a function that sets it back. No
+// service with metrics may be open meanwhile.
+func SetLookupPeriod(d time.Duration) (restore func()) {
+	was := lookupPeriod
+	lookupPeriod = d
+	return func() { lookupPeriod = was }
 }

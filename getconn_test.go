@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -495,6 +496,7 @@ func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
 			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
 			BanditStrategy: inOrder{"flaps", "slow", "full"},
+			FallbackDelay:  -1,
 		}, "full")
 		held := get(t, s)
 		d.refuse("flaps", "slow")
@@ -636,4 +638,61 @@ func TestGetConnsThatWereHandedDeadConnectionsKeepTheirOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The connection that reaches a caller just as it gives up is closed if the host was just removed. That is not the
+// caller's to wait for.
+func TestGetConnThatIsCancelledDoesNotWaitForASlowClose(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that all has happened before the caller looks
+	for range 20 {                                  // it looks at one of two things, at random
+		synctest.Test(t, func(t *testing.T) {
+			fake := newFakeDriver()
+			d := &rogueDriver{Driver: fake, close: func(c *pooly.Conn) {
+				time.Sleep(500 * time.Millisecond)
+				fake.Close(c)
+			}}
+			s := pooly.NewService("test", &pooly.ServiceConfig{
+				PoolConfig:    pooly.PoolConfig{Driver: d, MaxConns: 1},
+				PrespawnConns: -1,
+			})
+			s.Add("a")
+			held := get(t, s)
+			ctx, cancel := context.WithCancel(t.Context())
+			began := time.Now()
+			returned := make(chan time.Duration, 1)
+			go func() {
+				if c, err := s.GetConnContext(ctx); err == nil {
+					go func() { _ = c.Release(nil, pooly.HostUp) }()
+				}
+				returned <- time.Since(began)
+			}()
+			synctest.Wait()
+			cancel()
+			release(t, held)
+			s.Remove("a")
+			require.Zero(t, <-returned)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+// A host that failed a caller is not dialled again for it, but may have an idle connection by the time that all others
+// have failed too.
+func TestGetConnTakesAnIdleConnectionOfAHostThatFailedIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig:     pooly.PoolConfig{MaxConns: 2},
+			GetAttempts:    1,
+			BanditStrategy: inOrder{"first", "second"},
+		}, "first", "second")
+		held := get(t, s)
+		d.refuse("first", "second")
+		d.slow("second", 200*time.Millisecond)
+		time.AfterFunc(100*time.Millisecond, func() { _ = held.Release(nil, pooly.HostUp) })
+		began := time.Now()
+		c := get(t, s)
+		require.Equal(t, 200*time.Millisecond, time.Since(began))
+		require.Same(t, fakeOf(held), fakeOf(c))
+		release(t, c)
+	})
 }

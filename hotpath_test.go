@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -31,10 +33,10 @@ func stubService(b *testing.B, strategy Bandit, hosts int) *Service {
 	}
 	leases := make([]*Conn, hosts)
 	for i, h := range s.order {
-		w := newWaiter()
+		ready := make(chan *waiter, 1)
+		w := &waiter{ready: ready}
 		require.Equal(b, waiting, h.get(w, true))
-		require.NotNil(b, (<-w.ready).pool)
-		leases[i] = w.lease
+		leases[i] = (<-ready).lease
 	}
 	for _, c := range leases {
 		require.NoError(b, c.Release(nil, HostUp))
@@ -49,6 +51,21 @@ var benchStrategies = []struct {
 	{"RoundRobin", func() Bandit { return NewRoundRobin() }},
 	{"EpsilonGreedy", func() Bandit { return NewEpsilonGreedy(0.1) }},
 	{"SoftMax", func() Bandit { return NewSoftMax(0.1) }},
+}
+
+// Whoever adds a field to host, Pool or conn may push another out of the lines that every call touches.
+func TestWhatAPairTouchesTakesFewCacheLines(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("the layout is made for 64 bits")
+	}
+	const line = 64
+	var h host
+	var c conn
+	begin := unsafe.Offsetof(h.window) + unsafe.Offsetof(h.window.newest)
+	end := unsafe.Offsetof(h.waiters) + unsafe.Sizeof(h.waiters)
+	require.Zero(t, begin%line, "the hot part of host begins with a line")
+	require.LessOrEqual(t, end-begin, uintptr(2*line))
+	require.LessOrEqual(t, unsafe.Offsetof(c.live), uintptr(line))
 }
 
 // BenchmarkPick is GetConn's choice among 3 hosts.
@@ -101,4 +118,25 @@ func BenchmarkRefresh(b *testing.B) {
 			}
 		})
 	}
+}
+
+type pickerFunc func(*rand.Rand) int
+
+func (f pickerFunc) Pick(rng *rand.Rand) int { return f(rng) }
+
+func TestAHostWhoseLockIsTakenIsLeftForAnotherPick(t *testing.T) {
+	s := NewService("redraw", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}})
+	defer s.Close()
+	a, b := new(host), new(host)
+	picks := 0
+	v := &view{hosts: []*host{a, b}, picker: pickerFunc(func(*rand.Rand) int { picks++; return 1 }), own: true}
+
+	require.Same(t, a, v.lock(s, a))
+	require.Zero(t, picks, "no more picks than one while no other call is there")
+	require.Same(t, b, v.lock(s, a))
+	require.Equal(t, 1, picks)
+
+	time.AfterFunc(10*time.Millisecond, b.mu.Unlock)
+	require.Same(t, b, v.lock(s, a), "waits for the last pick")
+	require.Equal(t, 1+maxRedraws, picks)
 }

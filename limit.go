@@ -39,16 +39,18 @@ func (l *limit) err() error {
 	return nil
 }
 
-// wait receives from ready. It returns an error if the limit comes first.
-func (l *limit) wait(ready <-chan result) (result, error) {
+// wait receives from ready. It returns nil if early comes first, and an error if the limit does.
+func (l *limit) wait(ready <-chan *waiter, early <-chan time.Time) (*waiter, error) {
 	select {
-	case r := <-ready:
-		return r, nil
+	case w := <-ready:
+		return w, nil
+	case <-early:
+		return nil, nil
 	case <-l.ctx.Done():
 	case <-l.expired():
 		l.passed = true
 	}
-	return result{}, l.err()
+	return nil, l.err()
 }
 
 // pause sleeps for d. It returns an error if the limit comes first, or closed is closed.

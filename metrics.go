@@ -25,7 +25,8 @@ type metrics struct {
 	done    sync.WaitGroup
 
 	// What the counters have told the server so far; used by one goroutine at a time.
-	sent struct{ gets, puts, getFails, fails uint64 }
+	sent  struct{ gets, puts, getFails, fails uint64 }
+	hosts hostMetrics
 }
 
 // reportPeriod is how often gauges and counters are sent.
@@ -41,10 +42,12 @@ func startMetrics(s *Service) *metrics {
 	// The sizes are the library's defaults: 1,432 bytes fit a packet on Ethernet. Neither constructor can fail with
 	// these arguments.
 	buffer, _ := statsd.NewBufferedSenderWithSender(m.target, 300*time.Millisecond, 1432)
-	client, _ := statsd.NewClientWithSender(buffer, "service."+metricName(s.name), 0)
+	format := s.config.StatsdHostMetrics
+	client, _ := statsd.NewClientWithSender(buffer, "service."+metricName(s.name), format.tagFormat())
 	sub := client.NewSubStatter("")
 	sub.SetSamplerFunc(func(float32) bool { return true }) // what is sampled is decided here, once per call
 	m.client, m.close = sub, client.Close
+	m.hosts = hostMetrics{client: sub, format: format, hosts: make(map[string]*reportedHost)}
 	m.target.resolve(context.Background(), true)
 	m.done.Go(m.run)
 	return m
@@ -54,7 +57,7 @@ func startMetrics(s *Service) *metrics {
 func metricName(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == ':' || r == '|' || r == '@' || r == '#' || r == ',':
+		case r == ':' || r == '|' || r == '@' || r == '#' || r == ',' || r == ';':
 			return '_'
 		case r <= ' ' || r == 0x7f || r == '\u0085' || r == '\u00a0':
 			return '_'
@@ -67,7 +70,7 @@ func metricName(name string) string {
 func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
 	s := m.service
 	sampled := m.rate >= 1 || s.rng.Float64() < m.rate
-	var began time.Duration
+	var began, now time.Duration
 	if sampled {
 		began = s.clock.now()
 	}
@@ -76,12 +79,13 @@ func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
 		return nil, err
 	}
 	if sampled || s.timing.Load() {
-		c.start = s.clock.now()
+		now = s.clock.now()
+		c.conn.start.Store(int64(now))
 	}
 	if sampled {
-		c.sampled = true
-		m.timing("conns.get.delay", c.start-began)
-		_ = m.client.Timing("hosts.score", int64(100*h.score.Load()+0.5), float32(m.rate))
+		c.conn.sampled = true
+		m.timing("conns.get.delay", now-began)
+		_ = m.client.Timing("hosts.score", percent(h.score.Load()), float32(m.rate))
 	}
 	return c, nil
 }
@@ -115,15 +119,20 @@ func (m *metrics) run() {
 	}
 }
 
-// report sends the gauges, and what the counters have grown by.
+// report sends the gauges, and what the counters have grown by. It waits for a server whose name is not known yet, so
+// that the counters miss nothing that was counted before.
 func (m *metrics) report() {
+	if m.target.remote.Load() == nil {
+		return
+	}
 	stats := m.service.stats()
-	_ = m.client.Gauge("hosts.count", int64(len(stats.Hosts)), 1)
+	_ = m.client.Gauge("hosts.count", int64(stats.Registered), 1)
 	_ = m.client.Gauge("conns.count", int64(stats.Open), 1)
 	m.count("conns.get.count", stats.Gets, &m.sent.gets)
 	m.count("conns.put.count", stats.Puts, &m.sent.puts)
 	m.count("conns.get.fails", stats.GetFailures, &m.sent.getFails)
 	m.count("conns.fails", stats.Failures, &m.sent.fails)
+	m.hosts.report(stats.Hosts)
 }
 
 func (m *metrics) count(metric string, total uint64, sent *uint64) {
@@ -154,7 +163,7 @@ type statsdTarget struct {
 	closed   bool
 }
 
-const lookupPeriod = 30 * time.Second
+var lookupPeriod = 30 * time.Second // changed by tests alone
 
 // resolve finds the server if that is due. A first time may be done at once where no name server is needed.
 func (t *statsdTarget) resolve(ctx context.Context, literal bool) {

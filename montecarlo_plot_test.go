@@ -280,7 +280,7 @@ func thin(n int, add func(first, last int)) {
 
 // averageScore shows means over several trials, and as band the mean of the trials' own bands, which is wider than
 // that of the means.
-func averageScore(c contender, place int, o *outcome) series {
+func averageScore(c contender, place int, o *record) series {
 	s := series{name: c.name, kind: c.kind, dash: place}
 	thin(len(o.reward), func(first, last int) {
 		n := float64(last - first)
@@ -297,7 +297,7 @@ func averageScore(c contender, place int, o *outcome) series {
 	return s
 }
 
-func cumulativeRegret(c contender, o *outcome) series {
+func cumulativeRegret(c contender, o *record) series {
 	s := series{name: c.name, kind: c.kind}
 	thin(len(o.regret), func(_, last int) {
 		r := &o.regret[last-1]
@@ -309,7 +309,7 @@ func cumulativeRegret(c contender, o *outcome) series {
 	return s
 }
 
-func bestShare(c contender, o *outcome) series {
+func bestShare(c contender, o *record) series {
 	s := series{name: c.name, kind: c.kind}
 	thin(len(o.best), func(first, last int) {
 		n := float64(last - first)

@@ -227,8 +227,8 @@ func (s *sum) deviation() float64 {
 	return math.Sqrt(max(0, s.squares/s.n-s.mean()*s.mean()) / (s.n - 1))
 }
 
-// An outcome is what a strategy reached in a scenario.
-type outcome struct {
+// A record is what a strategy reached in a scenario.
+type record struct {
 	// One for each trial.
 	reward []sum
 	regret []sum // up to the trial
@@ -239,11 +239,11 @@ type outcome struct {
 	finalBest sum // share of the last fifth that went to a best host
 }
 
-func newOutcome(trials int) *outcome {
-	return &outcome{reward: make([]sum, trials), regret: make([]sum, trials), best: make([]sum, trials)}
+func newRecord(trials int) *record {
+	return &record{reward: make([]sum, trials), regret: make([]sum, trials), best: make([]sum, trials)}
 }
 
-func (o *outcome) merge(p *outcome) {
+func (o *record) merge(p *record) {
 	for i := range o.reward {
 		o.reward[i].merge(p.reward[i])
 		o.regret[i].merge(p.regret[i])
@@ -255,7 +255,7 @@ func (o *outcome) merge(p *outcome) {
 }
 
 // share returns the share of the best host in a part of the trials.
-func (o *outcome) share(from, to float64) float64 {
+func (o *record) share(from, to float64) float64 {
 	n := float64(len(o.best))
 	part := o.best[int(from*n):int(to*n)]
 	total := 0.0
@@ -265,11 +265,11 @@ func (o *outcome) share(from, to float64) float64 {
 	return total / float64(len(part))
 }
 
-func (o *outcome) totalRegret() *sum { return &o.regret[len(o.regret)-1] }
+func (o *record) totalRegret() *sum { return &o.regret[len(o.regret)-1] }
 
 // play runs a scenario once and adds to o. tops are the means of the best host in each trial. It must be called in
 // a bubble.
-func (s *scenario) play(t *testing.T, b pooly.Bandit, seed uint64, tops []float64, o *outcome) {
+func (s *scenario) play(t *testing.T, b pooly.Bandit, seed uint64, tops []float64, o *record) {
 	service := simulatedService(b, s.hosts, s.decay*time.Duration(*horizon)/usualHorizon, seed)
 	defer service.Close()
 	rng := rand.New(rand.NewPCG(seed, 2))
@@ -343,29 +343,29 @@ func inParallel(t *testing.T, n int, run func(t *testing.T, chunk int, seed uint
 	}
 }
 
-func (s *scenario) simulate(t *testing.T, b func() pooly.Bandit) *outcome {
+func (s *scenario) simulate(t *testing.T, b func() pooly.Bandit) *record {
 	t.Helper()
 	trials := s.length * *horizon
 	tops := make([]float64, trials)
 	for trial := range tops {
 		tops[trial] = s.top(float64(trial) / float64(trials))
 	}
-	parts := make([]*outcome, chunks)
+	parts := make([]*record, chunks)
 	for i := range parts {
-		parts[i] = newOutcome(trials)
+		parts[i] = newRecord(trials)
 	}
 	inParallel(t, *runs, func(t *testing.T, chunk int, seed uint64) {
 		s.play(t, b(), seed, tops, parts[chunk])
 	})
-	total := newOutcome(trials)
+	total := newRecord(trials)
 	for _, part := range parts {
 		total.merge(part)
 	}
 	return total
 }
 
-// results are the outcomes of one scenario by the contender's name.
-type results map[string]*outcome
+// results are the records of one scenario by the contender's name.
+type results map[string]*record
 
 func TestMonteCarlo(t *testing.T) {
 	all := make(map[string]results)

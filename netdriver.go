@@ -41,7 +41,7 @@ func NewNetDriver(network string) *NetDriver {
 }
 
 // SetConnTimeout bounds the time to connect, the TLS handshake included. Default 5 s; 0: as long as the
-// operating system tries.
+// operating system tries. PoolConfig.DialTimeout bounds it, too.
 func (d *NetDriver) SetConnTimeout(timeout time.Duration) {
 	d.connTimeout = timeout
 }
@@ -69,7 +69,8 @@ func (d *NetDriver) SetTLSConfig(config *tls.Config) {
 }
 
 // SetDialContext replaces the way to connect, for a proxy, an SSH tunnel or socket options. The default is that
-// of a net.Dialer; nil restores it. TLS, if wanted, is put on top of what dial returns.
+// of a net.Dialer; nil restores it. TLS, if wanted, is put on top of what dial returns. A connection that is no
+// syscall.Conn cannot be looked at, so that TestOnBorrow takes it for fit.
 func (d *NetDriver) SetDialContext(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"time"
 )
 
 // search is one GetConn whose first choice had no idle connection. It belongs to one goroutine. It makes its maps
@@ -14,6 +15,9 @@ import (
 // overflows follows the scores too, then all others. The first with an idle connection or room for a dial is
 // the one. If all have been asked and some are merely busy, it queues for these; if none is, it asks the
 // ejected ones.
+//
+// If a dial has not ended after FallbackDelay, it goes on with the next host as if that dial had failed, but stays in
+// line for it: the first to answer serves the call (as RFC 8305, section 5, races the addresses of a name).
 type search struct {
 	service  *Service
 	limit    limit
@@ -23,26 +27,35 @@ type search struct {
 	place    map[*Pool]int        // in attempts
 	early    [1 + morePicks]*host // the memory for the strategy's choices that are full
 
-	turn turn
+	turn    turn
+	awaited *Pool // the last host that the call began to wait for
 }
 
 // morePicks is how many more choices a search asks the strategy for.
 const morePicks = 2
 
-// search leases a connection, or returns a *GetConnError.
-func (s *Service) search(ctx context.Context, first *host) (*Conn, error) {
-	q := &search{
+func (s *Service) newSearch(ctx context.Context, first *host) *search {
+	return &search{
 		service: s,
 		limit:   newLimit(ctx, s.config.WaitTimeout),
 		first:   first,
+		turn:    turn{env: &s.poolEnv},
 	}
+}
+
+// run leases a connection, or returns a *GetConnError. Hosts to avoid are asked once there is no other.
+func (q *search) run() (*Conn, error) {
+	s := q.service
 	defer q.limit.stop()
-	defer q.turn.bury()
 	for attempt := 1; ; attempt++ {
 		lease, err := q.round()
+		for _, w := range q.turn.end() {
+			q.failed(w.pool, w.err)
+		}
 		if lease != nil {
 			return lease, nil
 		}
+		q.turn.avoid = nil
 		if err == nil && attempt < s.config.GetAttempts {
 			err = q.limit.pause(s.config.RetryDelay, s.done)
 		} else if err == nil {
@@ -78,57 +91,106 @@ func (q *search) round() (*Conn, error) {
 		if len(v.hosts)+len(v.ejected) == 0 {
 			return nil, ErrNoHostAvailable
 		}
-		w := q.turn.waiter()
-		var awaited *Pool
-		outcome, full := q.ask(w, q.candidates(v), false)
-		if outcome == gone {
-			outcome, full = q.ask(w, q.all(v), true)
+		lease, patience, err := q.stand(v)
+		if lease != nil || err != nil {
+			return lease, err
 		}
-		switch outcome {
-		case leased:
-			return w.lease, nil
-		case gone:
+		if len(q.turn.stands) == 0 {
 			return nil, nil
-		case waiting:
-			awaited = w.pool
-		case busy:
-			awaited = &full[0].Pool
-			if !q.service.queue.push(w) {
-				return nil, ErrPoolClosed
-			}
-			q.turn.keep(w)
-			for _, h := range full {
-				h.serve() // what came free since it was asked
-			}
-			if q.service.generation.Load() != v.generation {
-				w.withdraw(q.service.queue) // v may lack a host that has room
-				q.service.rebuild()
-				continue
-			}
 		}
-		q.turn.bury()
-		r, err := q.service.await(w, &q.limit, awaited)
+		w, err := q.turn.await(&q.limit, patience, q.awaited)
 		switch {
 		case err != nil:
 			return nil, err
-		case r.err != nil:
-			q.failed(r.pool, r.err)
-		case r.pool != nil && q.turn.accept(w.lease):
+		case w == nil:
+			q.awaited.suspectDials()
+		case w.err != nil:
+			q.failed(w.pool, w.err)
+		case w.lease != nil && q.turn.accept(w.lease):
 			return w.lease, nil
 		}
 	}
 }
 
+// stand leases an idle connection, or else takes a place where there will be one, besides those that the call has: in
+// the line of the next host to dial, or in the queue. It returns how long to wait before the next host is tried
+// alongside; 0 if there is none.
+func (q *search) stand(v *view) (lease *Conn, patience time.Duration, err error) {
+	defer q.turn.bury()
+	if !q.turn.makeRoom() {
+		return nil, 0, nil
+	}
+	s := q.service
+	w := q.turn.waiter()
+	outcome, full := q.ask(w, q.candidates(v), false)
+	if outcome == gone {
+		if s.widen(v.generation) {
+			return q.standAnew()
+		}
+		outcome, full = q.ask(w, q.all(v), true)
+	}
+	switch {
+	case outcome == leased:
+		return w.lease, 0, nil
+	case outcome == waiting:
+		q.awaited = w.chosen
+		q.turn.stand(w)
+		return nil, max(0, s.config.FallbackDelay), nil
+	case outcome == gone || q.turn.standsAt(nil):
+		return nil, 0, nil
+	case !s.queue.push(w):
+		return nil, 0, ErrPoolClosed
+	}
+	q.awaited = &full[0].Pool
+	q.turn.stand(w)
+	for _, h := range full {
+		if q.turn.unused && q.turn.dead == nil {
+			q.turn.dead = h.evict()
+		}
+		h.serve() // what came free since it was asked
+	}
+	if s.generation.Load() != v.generation && w.leave(s.queue) {
+		q.turn.forget(w) // v may lack a host that has room
+		return q.standAnew()
+	}
+	return nil, 0, nil
+}
+
+// standAnew is stand with the hosts as they are now.
+func (q *search) standAnew() (lease *Conn, patience time.Duration, err error) {
+	v := q.service.rebuild()
+	if v == nil {
+		return nil, 0, ErrPoolClosed
+	}
+	return q.stand(v)
+}
+
 // ask goes through hosts until one has a connection for w or lets it wait for a dial. Otherwise it returns the
 // hosts that are merely busy, or gone if there is none. A host that failed in this round is ejected, so it is passed
-// over unless forced, and if it was restored meanwhile it may be asked again.
+// over unless forced, and if it was restored meanwhile it may be asked again. When forced it is not dialled again, but a
+// lease that ended meanwhile may have left it an idle connection.
 func (q *search) ask(w *waiter, hosts iter.Seq[*host], forced bool) (outcome got, full []*host) {
 	outcome, full = gone, q.early[:0]
 	for h := range hosts {
-		if forced && q.asked[&h.Pool] || slices.Contains(full[:min(len(full), len(q.early))], h) {
+		if q.turn.passesOver(&h.Pool) || slices.Contains(full[:min(len(full), len(q.early))], h) {
 			continue
 		}
-		switch g := h.get(w, forced); g {
+		if forced && q.asked[&h.Pool] {
+			if !q.turn.unused {
+				w.lease = h.takeIdle(true)
+			}
+			if w.lease != nil {
+				return leased, nil
+			}
+			continue
+		}
+		var g got
+		if q.turn.unused {
+			g = h.getUnused(w, forced)
+		} else {
+			g = h.get(w, forced)
+		}
+		switch g {
 		case leased, waiting:
 			return g, nil
 		case busy:

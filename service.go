@@ -15,6 +15,10 @@ const (
 	DefaultPrespawnConns        = 1
 	DefaultGetAttempts          = 3
 	DefaultCloseDeadline        = 30 * time.Second
+	DefaultFallbackDelay        = 250 * time.Millisecond
+	DefaultConsecutiveFailures  = 5
+	DefaultBaseEjectionTime     = 100 * time.Millisecond
+	DefaultMaxEjectionTime      = 10 * time.Second
 	DefaultDecayDuration        = time.Minute
 	DefaultMemoizeScoreDuration = 100 * time.Millisecond
 	DefaultStatsdSampleRate     = 1.0
@@ -43,6 +47,35 @@ type ServiceConfig struct {
 	// CloseDeadline is how long Close waits for leases. Default 30 s.
 	CloseDeadline time.Duration
 
+	// FallbackDelay is how long a GetConn waits for a dial before it tries the next host alongside; the first to
+	// connect serves it, and the other connection goes to its pool. So a host that swallows connection requests costs its
+	// callers this long, and only the first of them: until that dial ends, none is sent there to wait. It should be
+	// longer than dials usually take. Default 250 ms, as RFC 8305 has it; negative: never.
+	FallbackDelay time.Duration
+
+	// ConsecutiveFailures is how many Releases with a fatal error in a row eject a host, though it accepts connections:
+	// Envoy's consecutive_local_origin_failure. Leases that began before the host last came back do not count, nor
+	// do those that end with context.Canceled, the caller's own wish. One is enough for a host that has come back,
+	// until the first of its leases ends well. Default 5, as in Envoy; negative: never.
+	ConsecutiveFailures int
+
+	// BaseEjectionTime is how long a host stays ejected the first time, and how soon it is probed. It doubles with
+	// each failed probe, and with each ejection before a lease of the host has ended well. Envoy's base_ejection_time.
+	// Default 100 ms, which is far less than Envoy's 30 s because a probe, not a caller, finds out whether the host is
+	// back.
+	BaseEjectionTime time.Duration
+
+	// MaxEjectionTime bounds that: Envoy's max_ejection_time. A host that is back has its traffic after no longer
+	// than this. Each time is shortened by up to a fifth at random, so that the clients of a host do not come
+	// together. Default 10 s.
+	MaxEjectionTime time.Duration
+
+	// MaxEjectionPercent bounds the share of hosts that may be ejected because of what their leases ended with, so that
+	// a mistake of the caller's, in every request, does not take all hosts away: Envoy's max_ejection_percent. At least one
+	// host may be, if there are two, and never the last. Hosts whose dials fail are ejected without bound, but count.
+	// Default 0: all but one.
+	MaxEjectionPercent int
+
 	// DecayDuration is how far back a host's score looks, in 60 slots of which the newer weigh more. Default 1 min.
 	DecayDuration time.Duration
 
@@ -64,6 +97,21 @@ type ServiceConfig struct {
 	// Default 1.
 	StatsdSampleRate float64
 
+	// MaxHosts is how many of the hosts that are registered are in use, for fleets in which connections from every
+	// client to every host would be too many: each client uses a subset that a hash of its SubsetSeed and the addresses
+	// chooses, and the others get no connections, probes or traffic. When hosts come or go, few others change for it;
+	// if all in use are ejected, more come into use until half of the subset is up again, at most four times MaxHosts.
+	// It should be large enough that hosts get about equal shares, see docs/STRATEGIES.md. Default 0: all.
+	MaxHosts int
+
+	// SubsetSeed chooses the subset, and matters only with MaxHosts. Clients should differ in it. One that stays the
+	// same over restarts, such as a hash of the client's name, leads to the same hosts. Default 0: a random one.
+	SubsetSeed uint64
+
+	// StatsdHostMetrics has each host reported too: its score, health, connections and calls, in six metrics per
+	// host. Default: HostMetricsOff.
+	StatsdHostMetrics HostMetrics
+
 	// Logger gets hosts that are ejected (warn) and restored (info), and plug-ins that misbehave (error).
 	// Default: silent.
 	Logger *slog.Logger
@@ -78,14 +126,27 @@ func (c *ServiceConfig) Validate() error {
 	switch {
 	case c.GetAttempts < 0:
 		return negative("GetAttempts", c.GetAttempts)
+	case c.MaxHosts < 0:
+		return negative("MaxHosts", c.MaxHosts)
 	case c.CloseDeadline < 0:
 		return negative("CloseDeadline", c.CloseDeadline)
+	case c.BaseEjectionTime < 0:
+		return negative("BaseEjectionTime", c.BaseEjectionTime)
+	case c.MaxEjectionTime < 0:
+		return negative("MaxEjectionTime", c.MaxEjectionTime)
+	case c.MaxEjectionTime > 0 && c.MaxEjectionTime < c.BaseEjectionTime:
+		return fmt.Errorf("%w: MaxEjectionTime %v is less than BaseEjectionTime %v", ErrInvalidArg,
+			c.MaxEjectionTime, c.BaseEjectionTime)
+	case c.MaxEjectionPercent < 0 || c.MaxEjectionPercent > 100:
+		return fmt.Errorf("%w: MaxEjectionPercent %d is outside [0, 100]", ErrInvalidArg, c.MaxEjectionPercent)
 	case c.DecayDuration < 0:
 		return negative("DecayDuration", c.DecayDuration)
 	case c.MemoizeScoreDuration < 0:
 		return negative("MemoizeScoreDuration", c.MemoizeScoreDuration)
 	case !(c.StatsdSampleRate >= 0 && c.StatsdSampleRate <= 1):
 		return fmt.Errorf("%w: StatsdSampleRate %v is outside [0, 1]", ErrInvalidArg, c.StatsdSampleRate)
+	case c.StatsdHostMetrics < HostMetricsOff || c.StatsdHostMetrics > HostMetricsInflux:
+		return fmt.Errorf("%w: StatsdHostMetrics %d is none of the constants", ErrInvalidArg, c.StatsdHostMetrics)
 	}
 	return nil
 }
@@ -99,6 +160,10 @@ func (c ServiceConfig) withDefaults() ServiceConfig {
 	setDefault(&c.PrespawnConns, DefaultPrespawnConns)
 	setDefault(&c.GetAttempts, DefaultGetAttempts)
 	setDefault(&c.CloseDeadline, DefaultCloseDeadline)
+	setDefault(&c.FallbackDelay, DefaultFallbackDelay)
+	setDefault(&c.ConsecutiveFailures, DefaultConsecutiveFailures)
+	setDefault(&c.BaseEjectionTime, DefaultBaseEjectionTime)
+	setDefault(&c.MaxEjectionTime, max(DefaultMaxEjectionTime, c.BaseEjectionTime))
 	setDefault(&c.DecayDuration, DefaultDecayDuration)
 	setDefault(&c.MemoizeScoreDuration, DefaultMemoizeScoreDuration)
 	setDefault(&c.StatsdSampleRate, DefaultStatsdSampleRate)
@@ -123,12 +188,13 @@ func setDefault[T comparable](field *T, value T) {
 //
 // All methods may be called concurrently.
 type Service struct {
-	name    string        // immutable
-	config  ServiceConfig // immutable, with its defaults filled in
-	poolEnv               // immutable
-	metrics *metrics      // immutable; nil if there is no statsd server
-	rng     *rand.Rand    // immutable; safe for concurrent use, unlike most
-	done    chan struct{} // closed by Close
+	name     string        // immutable
+	config   ServiceConfig // immutable, with its defaults filled in
+	poolEnv                // immutable
+	metrics  *metrics      // immutable; nil if there is no statsd server
+	strategy string        // immutable; the name of the strategy
+	rng      *rand.Rand    // immutable; safe for concurrent use, unlike most
+	done     chan struct{} // closed by Close
 
 	// Read by every call, written rarely.
 	view   atomic.Pointer[view] // nil after a change of hosts, until the next call makes it anew
@@ -136,7 +202,9 @@ type Service struct {
 	timing atomic.Bool          // the strategy asks for latencies, so leases are timed
 	slot   atomic.Int64         // the number of the current slot; right while the service is in use
 
-	available          atomic.Int32  // hosts registered and not ejected; changed under their pools' locks
+	size               atomic.Int32  // hosts in use; changed under mu
+	available          atomic.Int32  // of these, the ones not ejected; changed under their pools' locks
+	ejecting           sync.Mutex    // makes one of counting and ejecting; a leaf, taken under a pool's lock
 	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
 	rebuilding         atomic.Bool
 	tasks              tasks // what runs in the background and calls plug-ins
@@ -146,14 +214,17 @@ type Service struct {
 
 	mu        sync.Mutex // guards the fields below; taken before a pool's lock, never held while calling plug-ins
 	closed    bool
-	hosts     map[string]*host
-	order     []*host            // the hosts, each at its index
+	subset    *subset            // nil if all hosts are in use
+	hosts     map[string]*host   // those in use
+	order     []*host            // the same, each at its index
+	flight    *rebuild           // the rebuild of the view that runs, nil if none does
 	draining  map[*host]struct{} // removed, with connections left
 	retired   PoolStats          // of the hosts that were removed and have no connection left
 	refreshed time.Duration      // when the scores were last computed; 0: never
 	ticking   bool               // the timer is set
 	unseen    bool               // a call came since the scores were last computed
 	ticker    *time.Timer
+	following *following // the latest Follow; nil: none
 }
 
 // NewService returns a service without hosts, in which each field of config that is zero has its default; a nil
@@ -168,14 +239,17 @@ func NewService(name string, config *ServiceConfig) *Service {
 	if err := config.Validate(); err != nil {
 		panic(err)
 	}
+	configured := config.withDefaults()
 	s := &Service{
 		name:     name,
-		config:   config.withDefaults(),
+		config:   configured,
+		strategy: strategyName(configured.BanditStrategy),
 		rng:      rand.New(sharedSource{}),
 		done:     make(chan struct{}),
 		hosts:    make(map[string]*host),
 		draining: make(map[*host]struct{}),
 	}
+	s.subset = newSubset(s.config.MaxHosts, s.config.SubsetSeed)
 	s.slotLength = max(1, s.config.DecayDuration/slots)
 	s.poolEnv = poolEnv{
 		config: s.config.PoolConfig,
@@ -195,94 +269,6 @@ func (s *Service) Name() string {
 	return s.name
 }
 
-// Add registers a host. When it returns, GetConn may pick the host; its first PrespawnConns connections are
-// dialled in the background.
-//
-// Any string is taken: an address that cannot be dialled makes a host that is ejected, with the cause in the
-// log and in GetConn's errors, and does the others no harm. Adding an address that is registered, or to a closed
-// service, does nothing.
-func (s *Service) Add(address string) {
-	s.mu.Lock()
-	_, known := s.hosts[address]
-	if known || s.closed {
-		s.mu.Unlock()
-		return
-	}
-	s.mu.Unlock()
-	score := s.calculate(noTrials)
-
-	h := &host{service: s}
-	h.init(address, &s.poolEnv, h)
-	h.score.Store(score)
-	h.mean = noTrials
-	s.mu.Lock()
-	if _, known := s.hosts[address]; known || s.closed {
-		s.mu.Unlock()
-		return
-	}
-	h.window = newWindow(s.slotAt(s.clock.now()))
-	h.index = len(s.order)
-	s.hosts[address] = h
-	s.order = append(s.order, h)
-	s.available.Add(1)
-	s.staleLocked()
-	s.mu.Unlock()
-
-	h.prespawn(s.config.PrespawnConns)
-	h.serve()
-}
-
-// Remove takes a host out. When it returns, no GetConn picks the host any more. Its idle connections are closed
-// in the background, and leased ones when they are released. Removing an unknown address does nothing.
-//
-// An address that is added again while leases of its former connections are out gets a new pool, to which these
-// do not count.
-func (s *Service) Remove(address string) {
-	s.mu.Lock()
-	h, known := s.hosts[address]
-	if !known {
-		s.mu.Unlock()
-		return
-	}
-	delete(s.hosts, address)
-	last := s.order[len(s.order)-1]
-	last.index = h.index
-	s.order[h.index] = last
-	s.order[len(s.order)-1] = nil
-	s.order = s.order[:len(s.order)-1]
-	s.draining[h] = struct{}{}
-	s.staleLocked()
-	s.mu.Unlock()
-
-	idle, _ := h.shut()
-	go h.destroyAll(idle)
-	s.forget(h)
-	if s.available.Load() == 0 {
-		s.queue.wakeAll(result{}) // those who waited for this host must look for another
-	}
-}
-
-// staleLocked has the next call make a new view.
-func (s *Service) staleLocked() {
-	s.generation.Add(1)
-	s.view.Store(nil)
-}
-
-// forget lets go of a removed host once it has no connection left, and keeps its counters.
-func (s *Service) forget(h *host) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.draining[h]; !ok {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.open == 0 {
-		delete(s.draining, h)
-		s.retired.add(h.statsLocked())
-	}
-}
-
 // GetConn is GetConnContext without a context: only WaitTimeout bounds its wait.
 func (s *Service) GetConn() (*Conn, error) {
 	return s.GetConnContext(context.Background())
@@ -292,6 +278,7 @@ func (s *Service) GetConn() (*Conn, error) {
 // succeeds:
 //   - a host that cannot be reached is ejected and left for the next one, and asked at most once in each of
 //     GetAttempts rounds;
+//   - a host that has not answered a dial after FallbackDelay is left for the next one, too, unless it answers first;
 //   - a host at MaxConns is left for one with room. If all are, the caller waits for the first connection or
 //     place that comes free at any of them; callers are served in the order in which they came;
 //   - a connection that died while idle is replaced;
@@ -308,7 +295,7 @@ func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 	}
 	c, _, err := s.get(ctx)
 	if c != nil && s.timing.Load() {
-		c.start = s.clock.now()
+		c.conn.start.Store(int64(s.clock.now()))
 	}
 	return c, err
 }
@@ -320,13 +307,19 @@ func (s *Service) get(ctx context.Context) (*Conn, *host, error) {
 	v, err := s.currentView()
 	if err == nil && ctx.Err() == nil {
 		if first, err = v.pick(s); first != nil {
-			if lease = first.takeIdle(false); lease != nil {
+			now := first.ageNow()
+			if v.redraws {
+				first = v.lock(s, first)
+			} else {
+				first.mu.Lock()
+			}
+			if lease = first.takeLocked(now, false); lease != nil {
 				return lease, first, nil
 			}
 		}
 	}
 	if err == nil {
-		lease, err = s.search(ctx, first)
+		lease, err = s.newSearch(ctx, first).run()
 	} else {
 		err = &GetConnError{Service: s.name, Reason: err}
 	}
@@ -337,7 +330,7 @@ func (s *Service) get(ctx context.Context) (*Conn, *host, error) {
 	return lease, lease.conn.pool.host, nil
 }
 
-// Status returns the number of connections of each registered host, those in use and those idle. It is empty
+// Status returns the number of connections of each host in use, those in use and those idle. It is empty
 // after Close.
 func (s *Service) Status() map[string]int32 {
 	s.mu.Lock()
@@ -365,7 +358,12 @@ func (s *Service) stats() ServiceStats {
 		PoolStats:   s.retired,
 		Waiting:     int(s.queue.length.Load()),
 		GetFailures: s.getFailures.Load(),
+		Registered:  len(s.order),
+		Strategy:    s.strategy,
 		Hosts:       make([]HostStats, 0, len(s.order)),
+	}
+	if s.subset != nil {
+		stats.Registered = len(s.subset.ranked)
 	}
 	for _, h := range s.order {
 		h.mu.Lock()
@@ -375,7 +373,9 @@ func (s *Service) stats() ServiceStats {
 			Trials:    h.trials,
 			Latency:   time.Duration(h.latency.Load()),
 			Ejected:   h.health == ejected,
+			Ejections: h.ejections,
 			Cause:     h.cause,
+			NextProbe: h.nextProbeLocked(),
 			PoolStats: h.statsLocked(),
 		}
 		h.mu.Unlock()
@@ -413,9 +413,13 @@ func (s *Service) Close() error {
 	}
 	s.order = nil
 	clear(s.hosts)
+	s.subset = nil
 	s.staleLocked()
 	if s.ticker != nil {
 		s.ticker.Stop()
+	}
+	if s.following != nil {
+		s.following.cancel()
 	}
 	s.mu.Unlock()
 

@@ -24,7 +24,7 @@ func (p *Pool) shut() (idle []*conn, first bool) {
 	}
 	for w := p.waiters.front; w != nil; w = p.waiters.front {
 		p.leaveLineLocked(w)
-		w.ready <- result{}
+		w.answer(nil, nil)
 	}
 	if p.host != nil {
 		if p.health != ejected {
@@ -92,6 +92,7 @@ func (p *Pool) cut() (conns []*conn, dialing int) {
 		if c.lease != nil && !c.cut {
 			c.cut = true
 			p.inUse.Add(-1)
+			p.counts.cut++
 			conns = append(conns, c)
 		}
 	}

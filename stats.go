@@ -1,6 +1,9 @@
 package pooly
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // PoolStats are the figures of one pool, or their sums over several.
 type PoolStats struct {
@@ -44,13 +47,35 @@ type HostStats struct {
 	// Latency is the peak EWMA of lease times; 0 unless the strategy asks for it (see Arm.Latency).
 	Latency time.Duration
 
-	// Ejected says that the last dial of the host failed, so that it takes no traffic until one connects.
+	// Ejected says that the last dial of the host failed, or ConsecutiveFailures leases in a row, so that it takes no
+	// traffic until a probe connects.
 	Ejected bool
 
-	// Cause is what that dial failed with; nil unless Ejected.
+	// Cause is what that dial or the last of these leases failed with; nil unless Ejected.
 	Cause error
 
+	// NextProbe is how long it takes until the host is dialled again; 0 unless Ejected, and while a probe is due or
+	// in flight.
+	NextProbe time.Duration
+
+	// Ejections is how often the host was ejected since it was added.
+	Ejections uint64
+
 	PoolStats
+}
+
+// MarshalJSON writes Cause as its message: errors are of any type, and some cannot be written, or would be with all that
+// hangs on them.
+func (s HostStats) MarshalJSON() ([]byte, error) {
+	type fields HostStats
+	shown := struct {
+		fields
+		Cause string `json:",omitempty"`
+	}{fields: fields(s)}
+	if s.Cause != nil {
+		shown.Cause = s.Cause.Error()
+	}
+	return json.Marshal(shown)
 }
 
 // ServiceStats is a snapshot of a service. The figures of each host are of one instant.
@@ -65,11 +90,18 @@ type ServiceStats struct {
 	// GetFailures is how many GetConn calls returned an error.
 	GetFailures uint64
 
-	// Hosts are those registered, in no particular order.
+	// Registered is how many hosts are registered. With MaxHosts set, that may be more than are in use.
+	Registered int
+
+	// Strategy names the service's strategy: what its String method says, else its type.
+	Strategy string
+
+	// Hosts are those in use, in no particular order: all that are registered, or with MaxHosts the subset.
 	Hosts []HostStats
 }
 
 // counts are what a pool counts under its lock.
 type counts struct {
-	gets, puts, dials, failures uint64
+	dials, failures uint64
+	cut             uint64 // leases that Close has ended
 }

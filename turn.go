@@ -1,22 +1,137 @@
 package pooly
 
-// turn is what a call keeps from one wait to the next. It belongs to one goroutine.
+import (
+	"slices"
+	"time"
+)
+
+// maxStands bounds in how many places one call stands at once: hosts that it has dialled, and the queue. A channel
+// of four pointers takes no more memory than one of one.
+const maxStands = 4
+
+// turn is how one call waits, from its first wait to its end. It belongs to one goroutine.
+//
+// A call stands in one place as a rule. It stands in more when the dial it waits for takes long, so that it tries the
+// next host alongside: the first to answer serves it, and what the others dial goes to their pools.
 type turn struct {
+	env    *poolEnv
+	ready  chan *waiter // made for the first wait; each waiter in stands is sent to it once, or leaves
+	stands []*waiter    // at most maxStands
+	memory [maxStands]*waiter
+
 	ticket    uint64 // its place in the queue, see waiter; 0: it has not stood there
 	redialled bool   // one connection that was dialled for it was dead
 	dead      *conn  // one that it was handed and has not destroyed yet
+
+	began time.Duration // when it began to wait; 0: it does not
+
+	avoid  []*Pool // whose connections it does not want; see Service.Do
+	unused bool    // it wants a connection that nobody has used; see Service.DialContext
 }
 
-// waiter returns a waiter for the next wait.
+// waiter returns a waiter for one more place.
 func (t *turn) waiter() *waiter {
-	w := newWaiter()
-	w.ticket = t.ticket
-	return w
+	if t.ready == nil {
+		t.ready = make(chan *waiter, maxStands)
+		t.stands = t.memory[:0]
+	}
+	return &waiter{ticket: t.ticket, ready: t.ready, avoid: t.avoid}
 }
 
-// keep notes the place that w has in the queue.
-func (t *turn) keep(w *waiter) {
+// stand notes that w stands in a line.
+func (t *turn) stand(w *waiter) {
+	t.stands = append(t.stands, w)
 	t.ticket = w.ticket
+}
+
+// standsAt reports whether the call waits for a dial of p already or, if p is nil, stands in the queue.
+func (t *turn) standsAt(p *Pool) bool {
+	for _, w := range t.stands {
+		if w.chosen == p {
+			return true
+		}
+	}
+	return false
+}
+
+// passesOver reports whether the call does not want a connection of p, or waits for one already.
+func (t *turn) passesOver(p *Pool) bool {
+	return slices.Contains(t.avoid, p) || t.standsAt(p)
+}
+
+// await blocks until one of the call's waiters is answered, and returns it. It returns nil if that takes longer than
+// patience (0: none), and an error if the limit is reached. The wait counts for the pool that answers, or else for p.
+func (t *turn) await(l *limit, patience time.Duration, p *Pool) (*waiter, error) {
+	if t.began == 0 {
+		t.began = t.env.clock.now()
+	}
+	var early <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		early = timer.C
+	}
+	w, err := l.wait(t.ready, early)
+	if w == nil && err == nil {
+		return nil, nil
+	}
+	if w != nil {
+		t.forget(w)
+		if w.pool != nil {
+			p = w.pool
+		}
+	}
+	p.waits.Add(1)
+	p.waited.Add(int64(t.env.clock.now() - t.began))
+	t.began = 0
+	return w, err
+}
+
+// forget notes that w stands nowhere any more.
+func (t *turn) forget(w *waiter) {
+	kept := t.stands[:0]
+	for _, other := range t.stands {
+		if other != w {
+			kept = append(kept, other)
+		}
+	}
+	t.stands = kept
+}
+
+// makeRoom gives up the oldest place of a call that stands in as many as it may. It reports false if that place has
+// been answered meanwhile.
+func (t *turn) makeRoom() bool {
+	if len(t.stands) < maxStands {
+		return true
+	}
+	w := t.stands[0]
+	if !w.leave(t.env.queue) {
+		return false
+	}
+	t.forget(w)
+	return true
+}
+
+// end gives up all places, and what they were given too late. It returns those that learnt of a failed dial.
+func (t *turn) end() (failed []*waiter) {
+	coming := 0
+	for _, w := range t.stands {
+		if !w.leave(t.env.queue) {
+			coming++
+		}
+	}
+	t.stands = t.stands[:0]
+	for range coming {
+		w := <-t.ready
+		switch {
+		case w.lease != nil:
+			w.pool.unget(w.lease)
+		case w.err != nil:
+			failed = append(failed, w)
+		}
+	}
+	t.bury()
+	return failed
 }
 
 // accept tests the connection of a lease that a waiter was handed. One just dialled is tested too, since its peer may
@@ -24,6 +139,14 @@ func (t *turn) keep(w *waiter) {
 // it go in circles.
 func (t *turn) accept(l *Conn) bool {
 	c := l.conn
+	if t.unused {
+		if c.fresh { // and untested, since a server that speaks first may have
+			c.fresh = false
+			return true
+		}
+		t.dead = c.pool.discard(l)
+		return false
+	}
 	if c.fresh {
 		c.fresh = false
 		if t.redialled {

@@ -13,6 +13,7 @@ type view struct {
 	hosts   []*host // those not ejected, as the picker numbers them
 	picker  Picker  // nil if there are no hosts
 	own     bool    // the strategy is one of this package's
+	redraws bool    // and another pick is as good as the first, see redrawer
 	ejected []*host
 	err     error // why there is no picker although there are hosts
 
@@ -28,6 +29,34 @@ func (v *view) pick(s *Service) (*host, error) {
 		return v.pickContained(s)
 	}
 	return v.hosts[v.picker.Pick(s.rng)], nil
+}
+
+// redrawer is a Picker that draws at random, each time anew. Where GetConn finds the lock of the host that it picked taken
+// by another call, it picks again instead of waiting: on two cores, callers of epsilon-greedy or softmax over 3 hosts
+// take 80 ns of wall time for a pair, 85 with one pick more, and 99 with none, where round-robin takes 68.
+//
+// It takes no other host than the picker would, only at another time. But hosts lose share while they are crowded: with
+// b_i the probability that the lock of host i is taken, its share P_i becomes P_i·((1-b_i)·(1+B)+B²), B being Σ P_j·b_j. A
+// lock is held for some 20 ns, so b_i is next to nothing unless calls do nothing but GetConn and Release.
+type redrawer interface{ redraws() }
+
+func (aliasTable) redraws()     {}
+func (*ucbPicker) redraws()     {}
+func (*epsilonPicker) redraws() {}
+
+// maxRedraws is how many more picks there are; the host of the last one is waited for.
+const maxRedraws = 2
+
+// lock locks the host that was picked, or another.
+func (v *view) lock(s *Service, h *host) *host {
+	for range maxRedraws {
+		if h.mu.TryLock() {
+			return h
+		}
+		h, _ = v.pick(s)
+	}
+	h.mu.Lock()
+	return h
 }
 
 // pickContained asks a strategy of the user's, which may panic or return no index. Treating this package's own
@@ -70,16 +99,38 @@ func (s *Service) currentView() (*view, error) {
 	return v, v.err
 }
 
-// rebuild makes a view of the hosts as they are now, nil if the service is closed.
+// rebuild is one that runs, for all calls that need its view.
+type rebuild struct {
+	view *view // complete when done is closed
+	done chan struct{}
+}
+
+// rebuild makes a view of the hosts as they are now, nil if the service is closed. Calls that come while one is made of
+// the same hosts wait for it: 1,000 that find none after a change cost one walk over the hosts, not 1,000.
 func (s *Service) rebuild() *view {
 	s.mu.Lock()
-	v, closed := s.newViewLocked(), s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.closed {
+		s.mu.Unlock()
 		return nil
 	}
-	s.complete(v, func(*host) {})
-	return v
+	if f := s.flight; f != nil && f.view.generation == s.generation.Load() {
+		s.mu.Unlock()
+		<-f.done
+		return f.view
+	}
+	f := &rebuild{view: s.newViewLocked(), done: make(chan struct{})}
+	s.flight = f
+	s.mu.Unlock()
+	defer func() {
+		close(f.done)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.flight == f {
+			s.flight = nil
+		}
+	}()
+	s.complete(f.view, func(*host) {})
+	return f.view
 }
 
 // newViewLocked begins a view.
@@ -113,6 +164,8 @@ func (s *Service) complete(v *view, update func(*host)) {
 	if len(arms) > 0 {
 		v.picker, v.err = s.newPicker(arms)
 		v.own = v.err == nil && isOwn(s.config.BanditStrategy)
+		_, redraws := v.picker.(redrawer)
+		v.redraws = v.own && redraws
 	}
 
 	s.mu.Lock()

@@ -1,72 +1,48 @@
 package pooly
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
-// A waiter is a call that needs a connection and found none idle. It stands in one of two lines: that of a
-// pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
-// where the first host with room takes it out. Leaving either is O(1).
+// A waiter is the place of a call that needs a connection and found none idle. It stands in one of two lines: that
+// of a pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
+// where the first host with room takes it out. Leaving either is O(1). A call may have several, see turn.
 type waiter struct {
-	ticket uint64      // its call's place in the queue, drawn when the call first stands there; 0 before
-	lease  *Conn       // made by the pool that serves it
-	ready  chan result // holds one: each enlistment ends with one result, or with leave
+	ticket uint64         // its call's place in the queue, drawn when the call first stands there; 0 before
+	ready  chan<- *waiter // the call's: gets this waiter once it is answered, and has room for it
+
+	// The answer, written by whoever takes the waiter out of its line, before the waiter is sent. Exactly one comes,
+	// unless leave comes first. With a lease, that pool granted it; with an error, that pool could not be dialled; with
+	// neither, the hosts have changed, and the call must look anew.
+	lease *Conn
+	err   error
+
+	chosen *Pool   // the call's: whose line it asked for; nil for the queue
+	avoid  []*Pool // immutable; whose connections it does not take
 
 	queued     bool    // guarded by queue.mu: it stands in the queue
-	pool       *Pool   // guarded by queue.mu: who took it out of the queue, nil before
+	pool       *Pool   // guarded by queue.mu: in whose line it stands, or who answered it; nil in the queue
 	dialing    bool    // guarded by pool.mu: it stands in that pool's line
 	prev, next *waiter // guarded like the line it stands in
 }
 
-// result is what ended a wait. Without an error the lease is granted by pool; with one, pool could not be
-// dialled. Without a pool the hosts have changed, and the call must look anew.
-type result struct {
-	pool *Pool
-	err  error
+// answer ends the wait of a waiter that was just taken out of its line.
+func (w *waiter) answer(l *Conn, err error) {
+	w.lease, w.err = l, err
+	w.ready <- w
 }
 
-func newWaiter() *waiter {
-	return &waiter{ready: make(chan result, 1)}
-}
-
-// leave withdraws w from wherever it stands. If a result came first, leave returns it: the caller owns the
-// lease in it.
-func (w *waiter) leave(q *waitQueue) (r result, served bool) {
+// leave takes w out of wherever it stands. It reports false if w is answered, or is about to be.
+func (w *waiter) leave(q *waitQueue) bool {
 	q.mu.Lock()
 	queued, p := w.queued, w.pool
 	if queued {
 		q.removeLocked(w)
 	}
 	q.mu.Unlock()
-	if queued || p != nil && p.leaveLine(w) {
-		return result{}, false
-	}
-	return <-w.ready, true // whoever took w out of its line has sent by now
-}
-
-// withdraw is leave for a call that does not want to be served any more: a lease that came first goes on to
-// the next.
-func (w *waiter) withdraw(q *waitQueue) {
-	if r, served := w.leave(q); served && r.pool != nil && r.err == nil {
-		r.pool.unget(w.lease)
-	}
-}
-
-// await blocks until w is served or the limit is reached, and then gives back what came too late. The wait counts
-// for the pool that served it, or else for p.
-func (e *poolEnv) await(w *waiter, l *limit, p *Pool) (result, error) {
-	began := e.clock.now()
-	r, err := l.wait(w.ready)
-	if r.pool != nil {
-		p = r.pool
-	}
-	p.waits.Add(1)
-	p.waited.Add(int64(e.clock.now() - began))
-	if err != nil {
-		w.withdraw(e.queue)
-	}
-	return r, err
+	return queued || p != nil && p.leaveLine(w)
 }
 
 // waitQueue is where callers wait when no host has room: one for a service, or for a pool used alone. Its lock
@@ -77,6 +53,7 @@ type waitQueue struct {
 	mu      sync.Mutex // guards the fields below
 	list    waiterList // FIFO: in the order of their tickets
 	tickets uint64
+	choosy  int // how many in list avoid some pools
 	closed  bool
 }
 
@@ -98,11 +75,15 @@ func (q *waitQueue) push(w *waiter) bool {
 		before = before.prev
 	}
 	q.list.insert(w, before)
+	if w.avoid != nil {
+		q.choosy++
+	}
 	q.length.Add(1)
 	return true
 }
 
-// pop takes out the longest waiting caller on behalf of p, whose lock the caller holds; nil if none waits.
+// pop takes out the caller that has waited longest of those that take a connection of p, whose lock the caller holds;
+// nil if there is none.
 func (q *waitQueue) pop(p *Pool) *waiter {
 	if q.length.Load() == 0 {
 		return nil
@@ -110,6 +91,9 @@ func (q *waitQueue) pop(p *Pool) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w := q.list.front
+	for w != nil && slices.Contains(w.avoid, p) {
+		w = w.next
+	}
 	if w != nil {
 		q.removeLocked(w)
 		w.pool = p
@@ -117,14 +101,29 @@ func (q *waitQueue) pop(p *Pool) *waiter {
 	return w
 }
 
-// wakeAll ends every wait with r.
-func (q *waitQueue) wakeAll(r result) {
+// wakeChoosy has the callers that avoid some pools look anew, when one that they may wait for is gone.
+func (q *waitQueue) wakeChoosy() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for w := q.list.front; w != nil && q.choosy > 0; {
+		next := w.next
+		if w.avoid != nil {
+			q.removeLocked(w)
+			w.answer(nil, nil)
+		}
+		w = next
+	}
+}
+
+// wakeAll ends every wait: with what p's dial failed with, or without p because the hosts have changed.
+func (q *waitQueue) wakeAll(p *Pool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.list.front != nil {
 		w := q.list.front
 		q.removeLocked(w)
-		w.ready <- r
+		w.pool = p
+		w.answer(nil, err)
 	}
 }
 
@@ -133,19 +132,22 @@ func (q *waitQueue) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
-	q.wakeAll(result{})
+	q.wakeAll(nil, nil)
 }
 
 func (q *waitQueue) removeLocked(w *waiter) {
 	q.list.remove(w)
 	w.queued = false
+	if w.avoid != nil {
+		q.choosy--
+	}
 	q.length.Add(-1)
 }
 
 // waiterList is a doubly linked list through the waiters themselves.
 type waiterList struct {
-	front, back *waiter
 	length      int
+	front, back *waiter
 }
 
 func (l *waiterList) push(w *waiter) {

@@ -18,13 +18,6 @@ const noTrials = 0.5
 //
 // It is guarded by its pool's lock.
 type window struct {
-	// The newest slot.
-	newest int64 // its number
-	sum    float64
-	trials uint32
-
-	count int32 // slots recorded, the newest included
-
 	// Over the finished slots, of which the oldest weighs 1, the next 2 and so on.
 	total          float64 // Σ value
 	weighted       float64 // Σ weight·value
@@ -33,6 +26,13 @@ type window struct {
 	totalTrials    uint64  // Σ trials
 	weightedTrials uint64  // Σ weight·trials
 	past           *past   // nil while there are none
+
+	// The newest slot.
+	newest int64 // its number
+	sum    float64
+	trials uint32
+
+	count int32 // slots recorded, the newest included
 }
 
 // past are the finished slots of a window, in a ring: index i has slot number i modulo slots.

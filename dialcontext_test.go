@@ -1,0 +1,445 @@
+package pooly_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/require"
+)
+
+func dial(t *testing.T, s *pooly.Service) net.Conn {
+	t.Helper()
+	c, err := s.DialContext(t.Context(), "ignored", "ignored:0")
+	require.NoError(t, err)
+	return c
+}
+
+// say writes a line and reads one.
+func say(c net.Conn, line string) (string, error) {
+	if _, err := fmt.Fprintln(c, line); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(c).ReadString('\n')
+}
+
+func TestDialContextConnectionIsTheClientsUntilClose(t *testing.T) {
+	address := listen(t, echo)
+	s := newNetService(t, pooly.NewNetDriver("tcp"), address)
+	c := dial(t, s)
+	got, err := say(c, "hello")
+	require.NoError(t, err)
+	require.Equal(t, "hello\n", got)
+	require.Equal(t, address, c.RemoteAddr().String())
+	require.Equal(t, 1, s.Stats().InUse)
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, c.Close(), net.ErrClosed)
+	stats := s.Stats()
+	require.Zero(t, stats.InUse)
+	require.Zero(t, stats.Open, "closed for real")
+	_, err = c.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestDialContextCountsAgainstMaxConns(t *testing.T) {
+	s := pooly.NewService("full", &pooly.ServiceConfig{
+		PoolConfig:    pooly.PoolConfig{MaxConns: 2, WaitTimeout: 20 * time.Millisecond},
+		PrespawnConns: -1,
+	})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	s.Add(listen(t, echo))
+	a, b := dial(t, s), dial(t, s)
+	_, err := s.DialContext(t.Context(), "", "")
+	require.ErrorIs(t, err, pooly.ErrOpTimeout)
+	require.NoError(t, a.Close())
+	c := dial(t, s)
+	require.NoError(t, b.Close())
+	require.NoError(t, c.Close())
+}
+
+func TestDialContextReturnsWhatGetConnReturns(t *testing.T) {
+	refused := closedPort(t)
+	s := newNetService(t, pooly.NewNetDriver("tcp"), refused)
+	_, err := s.DialContext(t.Context(), "", "")
+	require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	s.Add(listen(t, echo))
+	require.NoError(t, dial(t, s).Close(), "the other host")
+
+	fake, _ := newService(t, pooly.ServiceConfig{}, "a")
+	_, err = fake.DialContext(t.Context(), "", "")
+	require.ErrorIs(t, err, pooly.ErrInvalidArg)
+	require.ErrorContains(t, err, "fakeConn")
+	require.Zero(t, fake.Stats().Open)
+}
+
+// A client begins with a handshake, which needs a connection that has carried nothing.
+func TestDialContextNeverReturnsAUsedConnection(t *testing.T) {
+	s := pooly.NewService("mixed", &pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{MaxConns: 2}, PrespawnConns: -1,
+	})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	s.Add(listen(t, echo))
+	used := map[string]bool{}
+	note := func(nc net.Conn) {
+		address := nc.LocalAddr().String()
+		require.False(t, used[address])
+		used[address] = true
+	}
+	first, second := get(t, s), get(t, s)
+	note(first.NetConn())
+	note(second.NetConn())
+	release(t, first)
+	release(t, second)
+	require.Equal(t, 2, s.Stats().Idle, "the pool is full of used ones")
+	c := dial(t, s)
+	note(c)
+
+	waits := make(chan net.Conn)
+	other := get(t, s)
+	go func() {
+		c, err := s.DialContext(t.Context(), "", "")
+		if err != nil {
+			t.Error(err)
+		}
+		waits <- c
+	}()
+	eventually(t, func() bool { return s.Stats().Waiting == 1 })
+	release(t, other) // handed to the one that waits, who must not take it
+	got := <-waits
+	note(got)
+	require.NoError(t, got.Close())
+	require.NoError(t, c.Close())
+}
+
+func TestDialContextTakesPrespawnedConnections(t *testing.T) {
+	s := pooly.NewService("prespawned", nil)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	s.Add(listen(t, echo))
+	eventually(t, func() bool { return s.Stats().Idle == 1 })
+	c := dial(t, s)
+	require.EqualValues(t, 1, s.Stats().Dials)
+	_, err := say(c, "works")
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+}
+
+// Servers of MySQL, SMTP or SSH greet whoever connects, which is not a reply that someone left unread.
+func TestDialContextToAServerThatSpeaksFirst(t *testing.T) {
+	greeting := func(c net.Conn) {
+		_, _ = io.WriteString(c, "220 ready\n")
+		_, _ = io.Copy(io.Discard, c)
+	}
+	for _, prespawn := range []int{-1, 1} {
+		s := pooly.NewService("greeting", &pooly.ServiceConfig{PrespawnConns: prespawn})
+		address := listen(t, greeting)
+		s.Add(address)
+		if prespawn > 0 {
+			eventually(t, func() bool { return s.Stats().Idle == 1 })
+		}
+		c := dial(t, s)
+		line, err := bufio.NewReader(c).ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "220 ready\n", line)
+		require.EqualValues(t, 1, s.Stats().Dials)
+		eventually(t, func() bool { _, trials := mean(t, s, address); return trials > 0 })
+		require.NoError(t, c.Close())
+		require.NoError(t, s.Close())
+	}
+}
+
+func TestDialContextRatesTheHostByWhatHappens(t *testing.T) {
+	answer := func(c net.Conn) { // answers lines until it is told to be silent or to leave
+		r := bufio.NewReader(c)
+		for {
+			line, err := r.ReadString('\n')
+			switch {
+			case err != nil || line == "leave\n":
+				return
+			case line == "silence\n":
+				_, _ = io.Copy(io.Discard, r)
+				return
+			}
+			_, _ = io.WriteString(c, line)
+		}
+	}
+	for _, tt := range []struct {
+		name          string
+		do            func(t *testing.T, c net.Conn)
+		score, trials float64
+	}{
+		{"an answer", func(t *testing.T, c net.Conn) {
+			_, err := say(c, "x")
+			require.NoError(t, err)
+		}, 1, 1},
+		{"each answer", func(t *testing.T, c net.Conn) {
+			for range 3 {
+				_, err := say(c, "x")
+				require.NoError(t, err)
+			}
+		}, 1, 3},
+		{"nothing", func(t *testing.T, c net.Conn) { require.NoError(t, c.Close()) }, 0.5, 0},
+		{"a hang-up instead of an answer", func(t *testing.T, c net.Conn) {
+			_, err := say(c, "leave")
+			require.Error(t, err)
+			_, err = say(c, "leave")
+			require.Error(t, err)
+			require.NoError(t, c.Close())
+		}, 0, 1},
+		{"an answer that does not come in time", func(t *testing.T, c net.Conn) {
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
+			_, err := say(c, "silence")
+			require.Error(t, err)
+		}, 0, 1},
+		{"a client that interrupts itself", func(t *testing.T, c net.Conn) {
+			_, err := fmt.Fprintln(c, "silence")
+			require.NoError(t, err)
+			require.NoError(t, c.SetDeadline(time.Unix(1, 0)))
+			_, err = c.Read(make([]byte, 1))
+			require.Error(t, err)
+			require.NoError(t, c.Close())
+		}, 0.5, 0},
+		{"a timeout when nothing was asked", func(t *testing.T, c net.Conn) {
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
+			_, err := c.Read(make([]byte, 1))
+			require.Error(t, err)
+		}, 0.5, 0},
+		{"the end of a stream when nothing was asked", func(t *testing.T, c net.Conn) {
+			_, err := say(c, "x")
+			require.NoError(t, err)
+			require.NoError(t, c.(interface{ CloseWrite() error }).CloseWrite())
+			_, err = c.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+		}, 1, 1},
+		{"a goodbye", func(t *testing.T, c net.Conn) {
+			_, err := fmt.Fprintln(c, "leave")
+			require.NoError(t, err)
+			require.NoError(t, c.Close())
+		}, 0.5, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			address := listen(t, answer)
+			s := newNetService(t, pooly.NewNetDriver("tcp"), address)
+			c := dial(t, s)
+			tt.do(t, c)
+			require.Equal(t, tt.trials, trialsSoon(t, s, address, tt.trials))
+			score, _ := mean(t, s, address)
+			require.InDelta(t, tt.score, score, 1e-9, "before it is closed, if it is not")
+			_ = c.Close()
+		})
+	}
+}
+
+// trialsSoon returns the trials of a host once they are as many as wanted, or have not become so.
+func trialsSoon(t *testing.T, s *pooly.Service, address string, want float64) (trials float64) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, trials = mean(t, s, address); trials == want {
+			break
+		}
+	}
+	return trials
+}
+
+func TestDialerScoresTheTimeToTheFirstByte(t *testing.T) {
+	address := listen(t, echo)
+	s := pooly.NewService("latency", &pooly.ServiceConfig{
+		PrespawnConns: -1, BanditStrategy: pooly.NewPeakEWMA(2),
+	})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	s.Add(address)
+	var elapsed []time.Duration
+	d := pooly.Dialer{Service: s, Score: func(firstByte time.Duration) float64 {
+		elapsed = append(elapsed, firstByte)
+		return 0.7
+	}}
+	c, err := d.DialContext(t.Context(), "", "")
+	require.NoError(t, err)
+	_, err = say(c, "x")
+	require.NoError(t, err)
+	eventually(t, func() bool { return hostStats(t, s, address).Trials == 1 })
+	require.InDelta(t, 0.7, hostStats(t, s, address).Score, 1e-9)
+	require.Positive(t, elapsed[0])
+	require.Positive(t, hostStats(t, s, address).Latency, "for the strategies too")
+	require.Less(t, hostStats(t, s, address).Latency, 10*time.Second)
+	require.NoError(t, c.Close())
+	require.Len(t, elapsed, 1)
+}
+
+func TestDialContextConnectionHasTheMethodsOfTheDrivers(t *testing.T) {
+	type halves interface {
+		CloseRead() error
+		CloseWrite() error
+	}
+	plain, timed, overTLS := pooly.NewNetDriver("tcp"), pooly.NewNetDriver("tcp"), pooly.NewNetDriver("tcp")
+	timed.SetReadTimeout(time.Minute)
+	tlsAddress, config := tlsServer(t, echo, "127.0.0.1")
+	overTLS.SetTLSConfig(config)
+	address := listen(t, echo)
+	for _, d := range []*pooly.NetDriver{plain, timed} {
+		s := newNetService(t, d, address)
+		c := dial(t, s)
+		require.Implements(t, (*io.ReaderFrom)(nil), c)
+		raw, err := c.(syscall.Conn).SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(uintptr) {}))
+		n, err := io.Copy(c, strings.NewReader("copied"))
+		require.NoError(t, err)
+		require.EqualValues(t, 6, n)
+		require.NoError(t, c.(halves).CloseWrite())
+		got, err := io.ReadAll(c)
+		require.NoError(t, err)
+		require.Equal(t, "copied", string(got))
+		_ = c.(halves).CloseRead() // not connected any more
+		require.NoError(t, c.Close())
+	}
+	s := newNetService(t, overTLS, tlsAddress)
+	c := dial(t, s)
+	_, half := c.(interface{ CloseRead() error })
+	require.False(t, half, "TLS has none")
+	_, raw := c.(syscall.Conn)
+	require.False(t, raw)
+	_, err := io.Copy(c, bytes.NewBufferString("copied"))
+	require.NoError(t, err)
+	require.NoError(t, c.(interface{ CloseWrite() error }).CloseWrite())
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "copied", string(got))
+	require.NoError(t, c.Close())
+
+	pipes := pooly.NewNetDriver("pipe")
+	pipes.SetDialContext(func(context.Context, string, string) (net.Conn, error) {
+		a, b := net.Pipe()
+		t.Cleanup(func() { _ = b.Close() })
+		return a, nil
+	})
+	s = newNetService(t, pipes, "any")
+	c = dial(t, s)
+	_, half = c.(interface{ CloseWrite() error })
+	require.False(t, half)
+	require.NoError(t, c.Close())
+}
+
+func TestDialContextUnderAnHTTPTransport(t *testing.T) {
+	var addresses []string
+	var mu sync.Mutex
+	served, requests := map[string]int{}, 0
+	first8 := make(chan struct{}) // they wait for each other, so that the client dials eight times
+	for range 3 {
+		var server *httptest.Server
+		server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			served[server.Listener.Addr().String()]++
+			if requests++; requests == 8 {
+				close(first8)
+			}
+			mu.Unlock()
+			<-first8
+			_, _ = io.Copy(w, r.Body)
+		}))
+		t.Cleanup(server.Close)
+		addresses = append(addresses, server.Listener.Addr().String())
+	}
+	s := newNetService(t, pooly.NewNetDriver("tcp"), addresses...)
+	transport := &http.Transport{DialContext: s.DialContext, MaxIdleConnsPerHost: 8}
+	client := &http.Client{Transport: transport}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				resp, err := client.Post("http://service/", "text/plain", strings.NewReader("body"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, err := io.ReadAll(resp.Body)
+				if err != nil || string(body) != "body" {
+					t.Errorf("%q %v", body, err)
+				}
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	wg.Wait()
+	transport.CloseIdleConnections()
+	eventually(t, func() bool { return s.Stats().Open == 0 })
+	require.Len(t, served, 3)
+	for _, h := range s.Stats().Hosts {
+		require.InDelta(t, 1, h.Score, 1e-9)
+	}
+}
+
+// Any client that can be given a function to dial with chooses its host by the bandit.
+func ExampleService_DialContext() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello from %s", r.Host)
+	}))
+	defer server.Close()
+	s := pooly.NewService("web", nil)
+	defer s.Close()
+	s.Add(server.Listener.Addr().String())
+
+	transport := &http.Transport{DialContext: s.DialContext}
+	defer transport.CloseIdleConnections() // before the service is closed
+	client := &http.Client{Transport: transport}
+	resp, err := client.Get("http://web.internal/")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	fmt.Println(string(body))
+	// Output: hello from web.internal
+}
+
+// A client that gives up on a host that hangs closes the connection, and that is all there is to see.
+func TestDialContextEjectsAHostThatClientsGiveUpOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := pooly.NewNetDriver("pipe")
+		d.SetDialContext(func(_ context.Context, _, address string) (net.Conn, error) {
+			a, b := net.Pipe()
+			if address == "hangs" {
+				go func() { _, _ = io.Copy(io.Discard, b) }()
+			} else {
+				go echo(b)
+			}
+			t.Cleanup(func() { _ = b.Close() })
+			return a, nil
+		})
+		s := pooly.NewService("pipes", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1, ConsecutiveFailures: 2,
+		})
+		s.SetHosts("hangs", "answers")
+		for range 2 {
+			a, b := dial(t, s), dial(t, s)
+			for _, c := range []net.Conn{a, b} {
+				_, err := c.Write([]byte("?"))
+				require.NoError(t, err)
+			}
+			for _, c := range []net.Conn{a, b} {
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Hour)))
+				done := make(chan struct{})
+				go func() { defer close(done); _, _ = c.Read(make([]byte, 1)) }()
+				time.Sleep(2 * time.Second)
+				require.NoError(t, c.Close())
+				<-done
+			}
+		}
+		require.EqualValues(t, 1, hostStats(t, s, "hangs").Ejections)
+		require.Zero(t, hostStats(t, s, "answers").Ejections)
+		require.NoError(t, s.Close())
+	})
+}

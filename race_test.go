@@ -1,0 +1,331 @@
+package pooly_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/require"
+)
+
+// A host whose SYNs vanish costs the first caller the fallback delay, and no other anything.
+func TestBlackHoleCostsOneCallerTheFallbackDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a", "b", "hole")
+		d.slow("hole", 24*time.Hour)
+		delayed := 0
+		for range 3000 {
+			began := time.Now()
+			c := get(t, s)
+			if took := time.Since(began); took > 0 {
+				require.Equal(t, pooly.DefaultFallbackDelay, took)
+				delayed++
+			}
+			require.NotEqual(t, "hole", c.Address())
+			time.Sleep(10 * time.Millisecond)
+			release(t, c)
+		}
+		require.Equal(t, 1, delayed)
+		require.True(t, hostStats(t, s, "hole").Ejected)
+		require.ErrorIs(t, hostStats(t, s, "hole").Cause, context.DeadlineExceeded)
+	})
+}
+
+func TestSeveralBlackHolesCostOneDelayEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		holes := inOrder{"1", "2", "3", "4", "5", "6", "7"}
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: append(holes, "good")}, append(holes, "good")...)
+		for _, address := range holes {
+			d.slow(address, 24*time.Hour)
+		}
+		began := time.Now()
+		for range 100 {
+			c := get(t, s)
+			require.Equal(t, "good", c.Address())
+			release(t, c)
+		}
+		require.LessOrEqual(t, time.Since(began), time.Duration(len(holes))*pooly.DefaultFallbackDelay)
+	})
+}
+
+// The first to connect serves the caller, whichever was dialled first; the connection of the other is kept.
+func TestFirstOfTwoDialsToConnectWins(t *testing.T) {
+	for _, tt := range []struct {
+		first, second time.Duration
+		winner        string
+		after         time.Duration
+	}{
+		{time.Second, 300 * time.Millisecond, "second", 550 * time.Millisecond},
+		{400 * time.Millisecond, time.Second, "first", 400 * time.Millisecond},
+		{200 * time.Millisecond, 0, "first", 200 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"first", "second"}}, "first", "second")
+			d.slow("first", tt.first)
+			d.slow("second", tt.second)
+			began := time.Now()
+			c := get(t, s)
+			require.Equal(t, tt.winner, c.Address())
+			require.Equal(t, tt.after, time.Since(began))
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			stats := s.Stats()
+			require.Equal(t, d.host("first").dials+d.host("second").dials, stats.Open)
+			require.Equal(t, stats.Open-1, stats.Idle)
+			require.Zero(t, stats.Dialing)
+			require.EqualValues(t, 1, stats.Gets)
+			release(t, c)
+		})
+	}
+}
+
+// All that a call waits for may come at once, also what it has given up to look further.
+func TestManyDialsThatConnectAtOnceServeOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := inOrder{"1", "2", "3", "4", "5", "6", "7", "8"}
+		s, d := newService(t, pooly.ServiceConfig{}, hosts...)
+		at := time.Now().Add(3 * time.Second)
+		d.test = func(*fakeConn) error { return nil }
+		slow := func(delay time.Duration) {
+			for _, address := range hosts {
+				d.slow(address, delay)
+			}
+		}
+		slow(time.Until(at))
+		go func() { // each dial begins when the one before has taken the fallback delay
+			time.Sleep(pooly.DefaultFallbackDelay / 2)
+			for range hosts {
+				slow(time.Until(at) - pooly.DefaultFallbackDelay/2)
+				time.Sleep(pooly.DefaultFallbackDelay)
+			}
+		}()
+		synctest.Wait()
+		c := get(t, s)
+		require.Equal(t, at, time.Now())
+		synctest.Wait()
+		require.Equal(t, 8, s.Stats().Open)
+		require.Equal(t, 7, s.Stats().Idle)
+		release(t, c)
+	})
+}
+
+// Callers too impatient to see a dial stall must not start one each.
+func TestBlackHoleGetsOneDialFromImpatientCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			BanditStrategy: inOrder{"hole", "good"},
+			PoolConfig:     pooly.PoolConfig{WaitTimeout: 100 * time.Millisecond},
+		}, "hole", "good")
+		held := get(t, s)
+		require.Equal(t, "hole", held.Address())
+		d.slow("hole", 24*time.Hour)
+		failures := 0
+		for range 100 {
+			if c, err := s.GetConn(); err != nil {
+				failures++
+			} else {
+				require.Equal(t, "good", c.Address())
+				release(t, c)
+			}
+		}
+		require.Equal(t, 3, failures)
+		require.Equal(t, 2, d.host("hole").dials)
+		release(t, held)
+	})
+}
+
+// The failure of a dial raced against others is part of the error, and both have their places given back.
+func TestRacedDialsThatFailAreNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1, PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a", "b")
+		for _, address := range []string{"a", "b"} {
+			d.slow(address, time.Second)
+			d.refuse(address)
+		}
+		_, err := s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+		require.ErrorContains(t, err, "a (connection refused)")
+		require.ErrorContains(t, err, "b (connection refused)")
+		for _, address := range []string{"a", "b"} {
+			d.slow(address, 0)
+			d.accept(address)
+		}
+		time.Sleep(20 * time.Second)
+		x, y := get(t, s), get(t, s)
+		release(t, x)
+		release(t, y)
+	})
+}
+
+// The caller waits at a black hole and at a full host; it is served by whichever comes first, in its turn.
+func TestCallerAtABlackHoleQueuesForFullHostsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+			BanditStrategy: inOrder{"full"},
+		}, "full")
+		held := get(t, s)
+		d.slow("hole", 24*time.Hour)
+		s.Add("hole")
+		served := make(chan *pooly.Conn)
+		go func() { served <- get(t, s) }()
+		time.Sleep(time.Second)
+		require.Equal(t, 1, s.Stats().Waiting)
+		release(t, held)
+		c := <-served
+		require.Equal(t, "full", c.Address())
+		release(t, c)
+		require.Zero(t, s.Stats().Waiting)
+	})
+}
+
+func TestCallerWhoGivesUpARaceLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a", "b", "c")
+		for _, address := range []string{"a", "b", "c"} {
+			d.slow(address, 3*time.Second)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := s.GetConnContext(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		stats := s.Stats()
+		require.Equal(t, 3, stats.Idle, "what was dialled serves others")
+		require.Zero(t, stats.InUse+stats.Dialing+stats.Waiting)
+		require.Zero(t, stats.Gets)
+	})
+}
+
+// A dial that has stalled is not counted on: who waits for it gets a dial of its own once another connects.
+func TestStalledDialHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a")
+		held := get(t, s)
+		d.slow("a", 24*time.Hour)
+		began := time.Now()
+		served := make(chan time.Duration)
+		call := func() {
+			c := get(t, s)
+			served <- time.Since(began)
+			time.Sleep(time.Minute)
+			release(t, c)
+		}
+		go call()
+		time.Sleep(200 * time.Millisecond)
+		d.slow("a", 100*time.Millisecond)
+		go call()
+		require.Equal(t, 300*time.Millisecond, <-served, "by the second dial")
+		require.Equal(t, 400*time.Millisecond, <-served, "by a third, since the first has stalled")
+		go call()
+		require.Equal(t, 500*time.Millisecond, <-served)
+		release(t, held)
+		time.Sleep(time.Hour)
+	})
+}
+
+func TestDialThatNeverReturnsGivesItsPlaceBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			GetAttempts: 1,
+			PoolConfig:  pooly.PoolConfig{MaxConns: 1},
+		}, "a")
+		d.slow("a", time.Hour)
+		d.on("a", func(h *fakeHost) { h.deaf = true })
+		began := time.Now()
+		_, err := s.GetConn()
+		require.ErrorContains(t, err, "does not return")
+		require.Equal(t, pooly.DefaultDialTimeout+time.Second, time.Since(began))
+		d.slow("a", 0)
+		release(t, get(t, s))
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		require.Equal(t, 1, d.host("a").open, "what comes late is closed")
+		stats := s.Stats()
+		require.Equal(t, 1, stats.Open)
+		require.EqualValues(t, d.host("a").dials, stats.Dials)
+	})
+}
+
+func TestTestThatNeverReturnsLosesOnlyItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConns: 2, TestTimeout: time.Second},
+		}, "a")
+		x, y := get(t, s), get(t, s)
+		hung := fakeOf(y)
+		d.test = func(c *fakeConn) error {
+			if c == hung {
+				<-hang
+			}
+			return nil
+		}
+		release(t, x)
+		release(t, y)
+		began := time.Now()
+		c := get(t, s)
+		require.Equal(t, time.Second, time.Since(began))
+		require.Same(t, fakeOf(x), fakeOf(c))
+		next := get(t, s) // its place has come back
+		release(t, c)
+		release(t, next)
+		close(hang)
+	})
+}
+
+// Connections dialled together do not end together.
+func TestMaxConnLifetimeIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConnLifetime: 100 * time.Second, MaxConns: 100},
+		}, "a")
+		var leases []*pooly.Conn
+		for range 100 {
+			leases = append(leases, get(t, s))
+		}
+		for _, c := range leases {
+			release(t, c)
+		}
+		time.Sleep(89 * time.Second)
+		synctest.Wait()
+		require.Equal(t, 100, d.host("a").open)
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		require.InDelta(t, 50, d.host("a").open, 25)
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		require.Zero(t, d.host("a").open)
+	})
+}
+
+// A caller in the queue may be sent to a host that just got room, and just became a black hole.
+func TestGetConnThatCameFromTheQueueDoesNotWaitForABlackHole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "good", "hole")
+		leases := make(map[string]*pooly.Conn)
+		for range 2 {
+			c := get(t, s)
+			leases[c.Address()] = c
+		}
+		served := make(chan *pooly.Conn, 1)
+		go func() {
+			c, err := s.GetConn()
+			require.NoError(t, err)
+			served <- c
+		}()
+		synctest.Wait()
+		d.slow("hole", time.Hour)
+		began := time.Now()
+		require.NoError(t, leases["hole"].Release(errFatal, pooly.HostDown))
+		time.Sleep(100 * time.Millisecond)
+		release(t, leases["good"])
+		c := <-served
+		require.Equal(t, "good", c.Address())
+		require.Equal(t, pooly.DefaultFallbackDelay, time.Since(began))
+		release(t, c)
+	})
+}

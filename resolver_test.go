@@ -1,0 +1,222 @@
+package pooly_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/require"
+)
+
+var errLookup = errors.New("lookup failed")
+
+type answer struct {
+	addresses []string
+	err       error
+}
+
+// script is a resolver that answers what a test sends, until the test closes it.
+type script chan answer
+
+func (r script) Watch(ctx context.Context) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		for {
+			select {
+			case a, ok := <-r:
+				if !ok || !yield(a.addresses, a.err) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (r script) finds(addresses ...string) {
+	r <- answer{addresses: addresses}
+	synctest.Wait()
+}
+
+func (r script) fails(err error) {
+	r <- answer{err: err}
+	synctest.Wait()
+}
+
+func addresses(s *pooly.Service) []string {
+	return slices.Sorted(maps.Keys(s.Status()))
+}
+
+// followed returns a service that follows r, whose first answer is given.
+func followed(t *testing.T, config pooly.ServiceConfig, r script, first ...string) *pooly.Service {
+	t.Helper()
+	s, _ := newService(t, config)
+	go func() { r <- answer{addresses: first} }()
+	require.NoError(t, s.Follow(t.Context(), r))
+	require.Equal(t, first, addresses(s), "in effect when Follow returns")
+	return s
+}
+
+func TestFollowHasTheHostsThatTheResolverFinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := make(script)
+		s := followed(t, pooly.ServiceConfig{}, r, "a", "b")
+		held := get(t, s)
+		r.finds("b", "c")
+		require.Equal(t, []string{"b", "c"}, addresses(s))
+		release(t, held)
+		r.finds()
+		require.Empty(t, addresses(s), "an empty answer says that there are none")
+		_, err := s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+		r.finds("a")
+		release(t, get(t, s))
+	})
+}
+
+func TestFollowKeepsTheHostsWhileTheResolverFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := make(script)
+		s := followed(t, pooly.ServiceConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, r, "a", "b")
+		r.fails(errLookup)
+		require.Equal(t, []string{"a", "b"}, addresses(s))
+		require.Contains(t, log.String(), "level=WARN")
+		require.Contains(t, log.String(), errLookup.Error())
+		r.finds("c")
+		require.Equal(t, []string{"c"}, addresses(s))
+	})
+}
+
+func TestFollowSaysWhyThereIsNoAnswerYetAndGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := make(script)
+		s, _ := newService(t, pooly.ServiceConfig{})
+		go func() { r <- answer{err: errLookup} }()
+		err := s.Follow(t.Context(), r)
+		require.ErrorIs(t, err, errLookup)
+		require.EqualError(t, err, "pooly: service test: lookup failed")
+		r.finds("a")
+		require.Equal(t, []string{"a"}, addresses(s))
+	})
+}
+
+func TestFollowWaitsNoLongerThanItsContextAndOutlivesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := make(script)
+		s, _ := newService(t, pooly.ServiceConfig{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		err := s.Follow(ctx, r)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
+		r.finds("a")
+		require.Equal(t, []string{"a"}, addresses(s), "the answer is taken when it comes")
+	})
+}
+
+func TestFollowPassesTheValuesOfItsContextOn(t *testing.T) {
+	type key struct{}
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{})
+		err := s.Follow(context.WithValue(t.Context(), key{}, "trace"), pooly.ResolverFunc(
+			func(ctx context.Context) iter.Seq2[[]string, error] {
+				return script(nil).yield(answer{addresses: []string{fmt.Sprint(ctx.Value(key{}))}})
+			}))
+		require.NoError(t, err)
+		require.Equal(t, []string{"trace"}, addresses(s))
+	})
+}
+
+// yield is the sequence of one answer, which then ends.
+func (script) yield(a answer) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) { yield(a.addresses, a.err) }
+}
+
+func TestHostsStayWhenTheResolverEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := make(script)
+		s := followed(t, pooly.ServiceConfig{}, r, "a")
+		close(r)
+		synctest.Wait()
+		require.Equal(t, []string{"a"}, addresses(s))
+	})
+}
+
+func TestFollowOfAResolverWithoutAnAnswerFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := make(script)
+		close(r)
+		s, _ := newService(t, pooly.ServiceConfig{})
+		require.ErrorContains(t, s.Follow(t.Context(), r), "ended without an answer")
+	})
+}
+
+func TestAnotherFollowEndsTheOneBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		former, latter := make(script), make(script)
+		s := followed(t, pooly.ServiceConfig{}, former, "a")
+		done := make(chan error, 1)
+		go func() { done <- s.Follow(t.Context(), latter) }()
+		synctest.Wait()
+		require.Equal(t, []string{"a"}, addresses(s), "until the first answer")
+		select {
+		case former <- answer{addresses: []string{"x"}}:
+			t.Fatal("the former resolver still runs")
+		default:
+		}
+		latter.finds("b")
+		require.NoError(t, <-done)
+		require.Equal(t, []string{"b"}, addresses(s))
+	})
+}
+
+// goleak (see TestMain) and synctest, which fails if a goroutine is left, see that nothing stays.
+func TestCloseEndsFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{})
+		done := make(chan error, 1)
+		go func() { done <- s.Follow(t.Context(), make(script)) }()
+		synctest.Wait()
+		require.NoError(t, s.Close())
+		require.ErrorIs(t, <-done, pooly.ErrPoolClosed)
+		require.ErrorIs(t, s.Follow(t.Context(), make(script)), pooly.ErrPoolClosed)
+
+		followed(t, pooly.ServiceConfig{}, make(script), "a") // closed when the test ends
+	})
+}
+
+func TestFollowOfNilIsAnInvalidArgument(t *testing.T) {
+	s, _ := newService(t, pooly.ServiceConfig{})
+	require.ErrorIs(t, s.Follow(t.Context(), nil), pooly.ErrInvalidArg)
+}
+
+func TestAResolverThatPanicsIsContained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s, _ := newService(t, pooly.ServiceConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, "a")
+		for name, r := range map[string]pooly.ResolverFunc{
+			"in Watch": func(context.Context) iter.Seq2[[]string, error] { panic("in Watch") },
+			"while it yields": func(context.Context) iter.Seq2[[]string, error] {
+				return func(func([]string, error) bool) { panic("while it yields") }
+			},
+			"nil sequence": func(context.Context) iter.Seq2[[]string, error] { return nil },
+		} {
+			err := s.Follow(t.Context(), r)
+			require.ErrorContains(t, err, "Watch panicked", name)
+		}
+		require.Contains(t, log.String(), "plug-in panicked")
+		require.Equal(t, []string{"a"}, addresses(s))
+		release(t, get(t, s))
+	})
+}
