@@ -1,0 +1,164 @@
+package pooly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+)
+
+// HTTPDriver is the Driver for NewHTTPTransport: its connections are of type *http.ClientConn, and kept alive.
+//
+// An HTTP/2 connection serves many requests at once, a lease only one. So Dial gives out one HTTP/2 connection as often
+// as the server allows streams, each time as a connection of its own, and closes it when the last of these is closed:
+// with HTTP/2, MaxConns limits the requests in flight per host, and Stats counts these places, not sockets.
+type HTTPDriver struct {
+	scheme    string
+	transport *http.Transport
+
+	mu    sync.Mutex // guards the fields below; not held while dialling
+	conns map[*http.ClientConn]*httpConn
+	hosts map[string]*httpHost // those that spoke HTTP/2
+}
+
+var _ Driver = (*HTTPDriver)(nil)
+
+// httpConn is a connection that was given out. Its fields are guarded by the driver's lock.
+type httpConn struct {
+	address string
+	places  int // how often it was given out and not closed
+}
+
+// httpHost is a host whose connections are shared.
+type httpHost struct {
+	turn chan struct{}    // holds one while someone looks for a connection, or dials
+	conn *http.ClientConn // guarded by the driver's lock; the newest, nil if it was closed
+}
+
+// NewHTTPDriver returns a driver for hosts that speak HTTP: "http" or "https". The transport says how to connect: its
+// DialContext, TLSClientConfig, Protocols, limits and so on are used, its own pool is not. Set TLSClientConfig.ServerName
+// if the hosts are added by addresses that their certificates do not name. A nil transport means one like
+// http.DefaultTransport, without a proxy. It panics if scheme is another.
+func NewHTTPDriver(scheme string, transport *http.Transport) *HTTPDriver {
+	if scheme != "http" && scheme != "https" {
+		panic(fmt.Errorf("%w: NewHTTPDriver: scheme %q is neither http nor https", ErrInvalidArg, scheme))
+	}
+	if transport == nil {
+		transport = &http.Transport{ForceAttemptHTTP2: true}
+		if d, ok := http.DefaultTransport.(*http.Transport); ok {
+			transport = d.Clone()
+			transport.Proxy = nil
+		}
+	}
+	return &HTTPDriver{
+		scheme:    scheme,
+		transport: transport,
+		conns:     make(map[*http.ClientConn]*httpConn),
+		hosts:     make(map[string]*httpHost),
+	}
+}
+
+// Dial implements Driver. It takes DefaultConnTimeout at most.
+func (d *HTTPDriver) Dial(ctx context.Context, address string) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, DefaultConnTimeout)
+	defer cancel()
+	d.mu.Lock()
+	h := d.hosts[address]
+	d.mu.Unlock()
+	if h != nil {
+		select {
+		case h.turn <- struct{}{}:
+			defer func() { <-h.turn }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if cc := d.share(h); cc != nil {
+			return NewConn(cc), nil
+		}
+	}
+	cc, err := d.transport.NewClientConn(ctx, d.scheme, address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.conns[cc] = &httpConn{address: address, places: 1}
+	if cc.Available() > 1 {
+		if d.hosts[address] == nil {
+			d.hosts[address] = &httpHost{turn: make(chan struct{}, 1)}
+		}
+		d.hosts[address].conn = cc
+	}
+	return NewConn(cc), nil
+}
+
+// share gives out a host's connection once more, nil if there is none that would serve one more request.
+func (d *HTTPDriver) share(h *httpHost) *http.ClientConn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	cc := h.conn
+	if cc == nil || cc.Err() != nil {
+		return nil
+	}
+	available := cc.Available() // 0 also after GOAWAY
+	if c := d.conns[cc]; available > 0 && c.places < available+cc.InFlight() {
+		c.places++
+		return cc
+	}
+	return nil
+}
+
+// Close implements Driver.
+func (d *HTTPDriver) Close(c *Conn) {
+	cc, ok := c.Interface().(*http.ClientConn)
+	if ok && d.leave(cc) {
+		_ = cc.Close()
+	}
+}
+
+// leave gives up a place on a connection, and reports whether it was the last.
+func (d *HTTPDriver) leave(cc *http.ClientConn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.conns[cc]
+	if c == nil {
+		return false
+	}
+	if c.places--; c.places > 0 {
+		return false
+	}
+	delete(d.conns, cc)
+	if h := d.hosts[c.address]; h != nil && h.conn == cc {
+		h.conn = nil
+	}
+	return true
+}
+
+var errNoMoreRequests = errors.New("the server takes no more requests on this connection")
+
+// TestOnBorrow implements Driver: it returns an error if the connection was closed, or the server has asked to.
+func (d *HTTPDriver) TestOnBorrow(c *Conn) error {
+	cc, ok := c.Interface().(*http.ClientConn)
+	if !ok {
+		return errNotHTTP
+	}
+	if err := cc.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	shared := d.conns[cc] != nil && d.hosts[d.conns[cc].address] != nil
+	if shared && cc.Available() == 0 { // an HTTP/1 connection may be about to become available
+		return errNoMoreRequests
+	}
+	return nil
+}
+
+var errNotHTTP = errors.New("not a connection of HTTPDriver")
+
+// Temporary implements Driver. A request that fails leaves its connection unfit; what it fails with at HTTP/2 may
+// concern the one stream, but then giving up its place costs nothing.
+func (d *HTTPDriver) Temporary(error) bool {
+	return false
+}
