@@ -1,0 +1,32 @@
+package poolyotel_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/3XX0/pooly"
+	poolyotel "github.com/3XX0/pooly/otel"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+)
+
+func ExampleRegister() {
+	orders := pooly.NewService("orders", nil)
+	defer orders.Close()
+
+	reader := sdk.NewManualReader() // or a periodic one, with an exporter
+	provider := sdk.NewMeterProvider(sdk.WithReader(reader))
+	registration, err := poolyotel.Register(provider.Meter("orders"), orders)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer registration.Unregister()
+
+	var data metricdata.ResourceMetrics
+	if err := reader.Collect(context.Background(), &data); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(data.ScopeMetrics[0].Metrics[0].Name)
+	// Output: pooly.client.connection.count
+}

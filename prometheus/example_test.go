@@ -1,0 +1,34 @@
+package poolyprometheus_test
+
+import (
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"strings"
+
+	"github.com/3XX0/pooly"
+	poolyprometheus "github.com/3XX0/pooly/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+func ExampleNewCollector() {
+	orders := pooly.NewService("orders", nil)
+	defer orders.Close()
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(poolyprometheus.NewCollector(orders))
+	handler := promhttp.HandlerFor(registry, promhttp.HandlerOpts{}) // for /metrics
+
+	answer := httptest.NewRecorder()
+	handler.ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	text, _ := io.ReadAll(answer.Body)
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "pooly_hosts") {
+			fmt.Print(line)
+		}
+	}
+	// Output:
+	// pooly_hosts{service="orders",state="ejected"} 0
+	// pooly_hosts{service="orders",state="up"} 0
+}
