@@ -1,0 +1,103 @@
+// Grpc puts pooly under gRPC channels: pooly chooses the server of each connection, and another when that fails. A
+// channel has one connection for all its calls, so a few channels spread them.
+//
+// Where gRPC's own balancers fit, which choose for each call, take them; this is for when the rest of a program finds
+// and rates its hosts by pooly.
+//
+// Without arguments it starts three servers in the process, and stops one of them halfway:
+//
+//	go -C examples/clients run ./grpc
+//
+// Given addresses, it checks the health of what listens there, such as etcd:
+//
+//	etcd & go -C examples/clients run ./grpc 127.0.0.1:2379
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+
+	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/examples/clients/internal/demo"
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+)
+
+func main() {
+	if err := run(os.Stdout, os.Args[1:]...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// channels are some connections to a service, used in turn.
+type channels struct {
+	all  []*grpc.ClientConn
+	next atomic.Uint64
+}
+
+func newChannels(s *pooly.Service, n int) (*channels, error) {
+	c := new(channels)
+	for range n {
+		channel, err := grpc.NewClient("passthrough:///"+s.Name(), // the name is never looked up
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return s.DialContext(ctx, "", "")
+			}))
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		c.all = append(c.all, channel)
+	}
+	return c, nil
+}
+
+func (c *channels) pick() *grpc.ClientConn {
+	return c.all[c.next.Add(1)%uint64(len(c.all))]
+}
+
+func (c *channels) close() {
+	for _, channel := range c.all {
+		_ = channel.Close()
+	}
+}
+
+// check asks a server whether it is well. The question may be repeated, so it is if a connection breaks under it.
+func (c *channels) check(ctx context.Context) (err error) {
+	for range 3 {
+		client := grpc_health_v1.NewHealthClient(c.pick())
+		_, err = client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if status.Code(err) != codes.Unavailable {
+			break
+		}
+	}
+	return err
+}
+
+func run(w io.Writer, addresses ...string) error {
+	servers, addresses := standin.Start(addresses, standin.GRPC)
+	defer servers.StopAll()
+	s := pooly.NewService("health", nil)
+	defer s.Close()
+	s.SetHosts(addresses...)
+	channels, err := newChannels(s, 6)
+	if err != nil {
+		return err
+	}
+	defer channels.close() // before the service, which would wait for their connections
+
+	err = demo.Load(2000, servers.StopOne, func() error {
+		return channels.check(context.Background())
+	})
+	demo.Report(w, s)
+	return err
+}

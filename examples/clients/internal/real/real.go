@@ -1,0 +1,143 @@
+// Package real starts real servers for the examples' tests: on loopback, on free ports, with folders of their own.
+// Tests are skipped where a server is not installed.
+package real
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Server is one process.
+type Server struct {
+	Address string
+	command *exec.Cmd
+	done    chan struct{} // closed when the process has ended
+}
+
+// Stop ends the process, first by asking. It may be called again.
+func (s *Server) Stop() {
+	s.end(syscall.SIGTERM)
+}
+
+// Kill ends the process as a crash would.
+func (s *Server) Kill() {
+	s.end(syscall.SIGKILL)
+}
+
+func (s *Server) end(signal syscall.Signal) {
+	_ = s.command.Process.Signal(signal)
+	select {
+	case <-s.done:
+	case <-time.After(5 * time.Second):
+		_ = s.command.Process.Kill()
+		<-s.done
+	}
+}
+
+// Addresses returns those of servers.
+func Addresses(servers []*Server) []string {
+	var addresses []string
+	for _, s := range servers {
+		addresses = append(addresses, s.Address)
+	}
+	return addresses
+}
+
+// program returns the path of a server's program, or skips the test. Besides PATH it looks where Debian keeps what is
+// not meant for everyone.
+func program(t testing.TB, name, debian string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	for _, pattern := range []string{"/usr/sbin/" + name, "/usr/lib/postgresql/*/bin/" + name} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[len(found)-1]
+		}
+	}
+	t.Skipf("%s is not installed (Debian: apt-get install %s)", name, debian)
+	return ""
+}
+
+// start starts a program and waits until ready returns nil. It is stopped when the test ends.
+func start(t testing.TB, address string, command *exec.Cmd, ready func() error) *Server {
+	t.Helper()
+	log := new(strings.Builder) // read after the process has ended
+	command.Stdout, command.Stderr = log, log
+	require.NoError(t, command.Start())
+	s := &Server{Address: address, command: command, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		_ = command.Wait()
+	}()
+	t.Cleanup(s.Stop)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := ready()
+		if err == nil {
+			return s
+		}
+		select {
+		case <-s.done:
+			require.FailNow(t, command.Path+" ended", log.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			s.Kill()
+			require.FailNow(t, command.Path+" does not get ready", "%v\n%s", err, log)
+		}
+	}
+}
+
+// ask returns a function that connects, sends a question, and looks for what the answer must hold.
+func ask(address, question, want string) func() error {
+	return func() error {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if want == "" {
+			return nil
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := c.Write([]byte(question)); err != nil {
+			return err
+		}
+		answer := make([]byte, 64<<10)
+		n, err := c.Read(answer)
+		if err == nil && !strings.Contains(string(answer[:n]), want) {
+			err = fmt.Errorf("answered %q", answer[:n])
+		}
+		return err
+	}
+}
+
+// folder returns one that a server can use that does not run as root. t.TempDir is closed to other users.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pooly-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// port returns one that was free a moment ago.
+func port(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	return port
+}

@@ -1,0 +1,44 @@
+package standin
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+)
+
+// Memcached starts a server that knows get and set of the text protocol, and forgets nothing.
+func Memcached() *Server {
+	var items sync.Map // of strings to byte slices
+	return serve(func(c net.Conn, _ string) {
+		r := bufio.NewReader(c)
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			var key string
+			var flags, expiry, size int
+			switch {
+			case strings.HasPrefix(line, "get "):
+				fmt.Sscanf(line, "get %s", &key)
+				if value, ok := items.Load(key); ok {
+					fmt.Fprintf(c, "VALUE %s 0 %d\r\n%s\r\n", key, len(value.([]byte)), value)
+				}
+				fmt.Fprint(c, "END\r\n")
+			case strings.HasPrefix(line, "set "):
+				fmt.Sscanf(line, "set %s %d %d %d", &key, &flags, &expiry, &size)
+				value := make([]byte, size+len("\r\n"))
+				if _, err := io.ReadFull(r, value); err != nil {
+					return
+				}
+				items.Store(key, value[:size])
+				fmt.Fprint(c, "STORED\r\n")
+			default:
+				fmt.Fprint(c, "ERROR\r\n")
+			}
+		}
+	})
+}

@@ -1,0 +1,78 @@
+// Postgres puts pooly under pgx: the client keeps its own pool, and pooly chooses the server of each connection and
+// learns from what happens on it. Several servers are what reads go to: a primary and its replicas.
+//
+// Without arguments it starts three servers in the process that only pretend, and stops one of them halfway:
+//
+//	go -C examples/clients run ./postgres
+//
+// Given addresses, it queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
+//
+//	pg_createcluster 15 one --start -p 5433; pg_createcluster 15 two --start -p 5434
+//	go -C examples/clients run ./postgres 127.0.0.1:5433 127.0.0.1:5434
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/examples/clients/internal/demo"
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+func main() {
+	if err := run(os.Stdout, os.Args[1:]...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// newPool returns a pool that is connected by the service. Connections are given up after a while, so that the
+// strategy gets to choose again.
+func newPool(ctx context.Context, s *pooly.Service) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig("user=postgres dbname=postgres host=" + s.Name() + " sslmode=disable pool_max_conns=8")
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConnLifetime = time.Minute
+	config.ConnConfig.DialFunc = s.DialContext
+	config.ConnConfig.LookupFunc = func(_ context.Context, host string) ([]string, error) {
+		return []string{host}, nil // the name is never looked up
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// read runs a query for one value that changes nothing, so that it may be repeated: the connection may break under it,
+// and then pgx dials another.
+func read[T any](ctx context.Context, pool *pgxpool.Pool, query string, args ...any) (value T, err error) {
+	for range 3 {
+		if err = pool.QueryRow(ctx, query, args...).Scan(&value); err == nil {
+			break
+		}
+	}
+	return value, err
+}
+
+func run(w io.Writer, addresses ...string) error {
+	servers, addresses := standin.Start(addresses, standin.Postgres)
+	defer servers.StopAll()
+	s := pooly.NewService("postgres", nil)
+	defer s.Close()
+	s.SetHosts(addresses...)
+	pool, err := newPool(context.Background(), s)
+	if err != nil {
+		return err
+	}
+	defer pool.Close() // before the service, which would wait for its connections
+
+	err = demo.Load(2000, servers.StopOne, func() error {
+		_, err := read[string](context.Background(), pool, "select current_setting('port')")
+		return err
+	})
+	demo.Report(w, s)
+	return err
+}
