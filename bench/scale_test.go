@@ -90,14 +90,14 @@ func BenchmarkFootprint(b *testing.B) {
 				s.Add(address)
 			}
 			// The view, and the slots of the score's window, are part of what a host costs.
-			lease(b, s, 1)()
+			leaseAll(b, s, 1)()
 			time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
 			s.Stats()
 		})
 	})
 	b.Run("of=conn", func(b *testing.B) {
 		const hosts, conns = 1000, 10
-		footprint(b, hosts*conns, hosts, func(s peers.Service) { lease(b, s, hosts*conns)() })
+		footprint(b, hosts*conns, hosts, func(s peers.Service) { leaseAll(b, s, hosts*conns)() })
 	})
 }
 
@@ -129,8 +129,8 @@ func footprint(b *testing.B, n, hosts int, create func(peers.Service)) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// lease leases n connections at once.
-func lease(b *testing.B, s peers.Service, n int) (release func()) {
+// leaseAll leases n connections at once.
+func leaseAll(b *testing.B, s peers.Service, n int) (release func()) {
 	leases := make([]*pooly.Conn, n)
 	for i := range leases {
 		c, err := s.GetConn()

@@ -157,7 +157,7 @@ func shortTable(out func(string, ...any), r *results) {
 			number(r.median(sequential, "allocs/op")), number(r.median(sequential, "B/op")))
 	}
 	out("\nNanoseconds per lease and its end, and how many times pooly's at 3 hosts; parallel is 8 goroutines per core,")
-	out("wall time. Hosts: those that the pool chooses among. Allocations are rounded down: pooly makes one for four leases.\n\n![bar chart of the table](results.svg)")
+	out("wall time. Hosts: those that the pool chooses among. Allocations are rounded down: pooly makes one of 64 bytes for eight leases.\n\n![bar chart of the table](results.svg)")
 }
 
 func growthTable(out func(string, ...any), r *results) {
