@@ -67,7 +67,7 @@ func soak(t *testing.T) {
 		case n < 503:
 			r.after = 90*time.Millisecond + time.Duration(rand.IntN(20_000))*time.Microsecond // around the timeout
 		case n < 513:
-			r.fault = fault(1 + rand.IntN(4))
+			r.fault = fault(1 + rand.IntN(int(excess)-1)) // excess may come late, and nobody can see that before it comes
 		}
 		return r
 	})
