@@ -95,7 +95,7 @@ func (q *search) round() (*Conn, error) {
 		if lease != nil || err != nil {
 			return lease, err
 		}
-		if len(q.turn.stands) == 0 {
+		if q.turn.placed == 0 {
 			return nil, nil
 		}
 		w, err := q.turn.await(&q.limit, patience, q.awaited)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// maxStands bounds in how many places one call stands at once: hosts that it has dialled, and the queue. A channel
-// of four pointers takes no more memory than one of one.
+// maxStands bounds in how many places one call stands at once: hosts that it has dialled, and the queue. The room for
+// four takes 24 bytes of a wait more than that for one.
 const maxStands = 4
 
 // turn is how one call waits, from its first wait to its end. It belongs to one goroutine.
@@ -15,9 +15,9 @@ const maxStands = 4
 // next host alongside: the first to answer serves it, and what the others dial goes to their pools.
 type turn struct {
 	env    *poolEnv
-	ready  chan *waiter // made for the first wait; each waiter in stands is sent to it once, or leaves
-	stands []*waiter    // at most maxStands
-	memory [maxStands]*waiter
+	ready  chan *waiter       // made for the first wait; each waiter in stands is sent to it once, or leaves
+	places [maxStands]*waiter // see stands
+	placed int
 
 	ticket    uint64 // its place in the queue, see waiter; 0: it has not stood there
 	redialled bool   // one connection that was dialled for it was dead
@@ -33,20 +33,27 @@ type turn struct {
 func (t *turn) waiter() *waiter {
 	if t.ready == nil {
 		t.ready = make(chan *waiter, maxStands)
-		t.stands = t.memory[:0]
 	}
 	return &waiter{ticket: t.ticket, ready: t.ready, avoid: t.avoid}
 }
 
-// stand notes that w stands in a line.
+// stands returns the waiters that stand in a line, the oldest first. As a field it would point into its own turn, for which
+// the call's whole search would go to the heap: with 64 callers for 4 connections, a wait then takes 552 bytes instead of
+// 264, and its 99th percentile 0.5 ms instead of 0.17, by the work of the garbage collector (BenchmarkContended in bench/).
+func (t *turn) stands() []*waiter {
+	return t.places[:t.placed]
+}
+
+// stand notes that w stands in a line. There must be room.
 func (t *turn) stand(w *waiter) {
-	t.stands = append(t.stands, w)
+	t.places[t.placed] = w
+	t.placed++
 	t.ticket = w.ticket
 }
 
 // standsAt reports whether the call waits for a dial of p already or, if p is nil, stands in the queue.
 func (t *turn) standsAt(p *Pool) bool {
-	for _, w := range t.stands {
+	for _, w := range t.stands() {
 		if w.chosen == p {
 			return true
 		}
@@ -89,22 +96,23 @@ func (t *turn) await(l *limit, patience time.Duration, p *Pool) (*waiter, error)
 
 // forget notes that w stands nowhere any more.
 func (t *turn) forget(w *waiter) {
-	kept := t.stands[:0]
-	for _, other := range t.stands {
+	kept := 0
+	for _, other := range t.stands() {
 		if other != w {
-			kept = append(kept, other)
+			t.places[kept] = other
+			kept++
 		}
 	}
-	t.stands = kept
+	t.placed = kept
 }
 
 // makeRoom gives up the oldest place of a call that stands in as many as it may. It reports false if that place has
 // been answered meanwhile.
 func (t *turn) makeRoom() bool {
-	if len(t.stands) < maxStands {
+	if t.placed < maxStands {
 		return true
 	}
-	w := t.stands[0]
+	w := t.places[0]
 	if !w.leave(t.env.queue) {
 		return false
 	}
@@ -115,12 +123,12 @@ func (t *turn) makeRoom() bool {
 // end gives up all places, and what they were given too late. It returns those that learnt of a failed dial.
 func (t *turn) end() (failed []*waiter) {
 	coming := 0
-	for _, w := range t.stands {
+	for _, w := range t.stands() {
 		if !w.leave(t.env.queue) {
 			coming++
 		}
 	}
-	t.stands = t.stands[:0]
+	t.placed = 0
 	for range coming {
 		w := <-t.ready
 		switch {

@@ -42,6 +42,7 @@ var checks = []check{
 	{"allocations per pair", "", 0.5},
 	{"bytes per pair", "", 40},
 	{"contended pooly", "contended puddle", 2},
+	{"bytes of contended pooly", "bytes of contended puddle", 2}, // 264 and 176
 	{"add 10000", "add 1000", 4},
 	{"remove 10000", "remove 1000", 4},
 }
@@ -96,7 +97,7 @@ func main() {
 			if c.than != "" {
 				what += " / " + c.than
 			}
-			fmt.Printf("%s %-48s %7.2f, at most %.2f\n", verdict, what, ratio, c.atMost)
+			fmt.Printf("%s %-57s %7.2f, at most %.2f\n", verdict, what, ratio, c.atMost)
 		}
 		if failed == 0 {
 			return
@@ -149,6 +150,8 @@ func (l samples) contended() {
 	}
 	for range rounds {
 		for name, p := range subjects {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			l.take(name, cpuTime(func() {
 				var wg sync.WaitGroup
 				for range 64 {
@@ -156,6 +159,8 @@ func (l samples) contended() {
 				}
 				wg.Wait()
 			}))
+			runtime.ReadMemStats(&after)
+			l.take("bytes of "+name, float64(after.TotalAlloc-before.TotalAlloc))
 		}
 	}
 	for _, p := range subjects {
