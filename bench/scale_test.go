@@ -160,9 +160,9 @@ func census() counted {
 	return counted{float64(memory.HeapAlloc), float64(runtime.NumGoroutine()), float64(timers())}
 }
 
-var timerMaker = regexp.MustCompile(`^time\.(newTimer|NewTimer|AfterFunc|NewTicker|After|Tick)$`)
+var allocator = regexp.MustCompile(`^runtime\.(mallocgc|newobject)`)
 
-// timers counts the live objects that package time has made for timers.
+// timers counts the live timers: what package time has made for them, and not what the runtime keeps for having had some.
 func timers() (n int64) {
 	records := make([]runtime.MemProfileRecord, 10_000)
 	k, ok := runtime.MemProfile(records, false)
@@ -171,12 +171,12 @@ func timers() (n int64) {
 	}
 	for _, r := range records[:k] {
 		frames := runtime.CallersFrames(r.Stack())
-		for more := true; more; {
-			var frame runtime.Frame
-			if frame, more = frames.Next(); timerMaker.MatchString(frame.Function) {
-				n += r.InUseObjects()
-				break
-			}
+		frame, more := frames.Next()
+		for more && allocator.MatchString(frame.Function) {
+			frame, more = frames.Next()
+		}
+		if frame.Function == "time.newTimer" {
+			n += r.InUseObjects()
 		}
 	}
 	return n

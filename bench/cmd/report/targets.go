@@ -38,11 +38,6 @@ func targets(r *results) []target {
 				ns("pooly-"+s.Name, 10_000, mode) / ns("pooly-"+s.Name, 3, mode), 2})
 		}
 	}
-	// What random strategies miss the target above by is cache misses; so this is how far they are from the floor.
-	for _, s := range []string{"epsilon", "softmax"} {
-		list = append(list, target{s + ", sequential, 10,000 hosts × two locks and a lease at random",
-			ns("pooly-"+s, 10_000, "sequential") / r.ns("Floor/what=the-same-over-10000-at-random"), 1.3})
-	}
 	for _, peer := range []string{"pooly.Pool", "pooly"} {
 		list = append(list,
 			target{peer + " contended, time per pair × puddle", r.ns("Contended/peer="+peer) / r.ns("Contended/peer=puddle"), 1},
