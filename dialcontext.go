@@ -24,8 +24,9 @@ import (
 // The host is rated while the connection lives, not only at its end, which may be hours away:
 //   - HostUp whenever bytes come after a write, since that is an answer, and for the first bytes of a server that
 //     speaks first;
-//   - HostDown at once, and for the last time, as by Release with a fatal error, if a write fails, or if a read fails, times out or finds the end of the
-//     stream while an answer is due. A deadline set in the past is how clients interrupt themselves, and rates nothing;
+//   - HostDown at once, and for the last time, as by Release with a fatal error, if a write fails, or if a read fails,
+//     times out or finds the end of the stream while an answer is due. A deadline set in the past is how clients
+//     interrupt themselves, and rates nothing;
 //   - HostDown if the client closes the connection after it waited for an answer for a second or more: that is how
 //     http.Transport, for one, gives up.
 //
@@ -271,10 +272,7 @@ func (p *Pool) rate(l *Conn, o outcome, elapsed, now time.Duration) (newly bool)
 	h := p.host
 	h.window.rate(h.service.slot.Load(), o.score)
 	if elapsed > 0 && h.service.timing.Load() {
-		h.observeLocked(elapsed, now)
-		if h.curve.wanted.Load() {
-			h.curve.observeLocked(int(l.conn.load), elapsed, now)
-		}
+		h.timeLocked(l.conn, elapsed, now)
 	}
 	return (o.fatal || p.doubted) && h.judgeLocked(l.conn, o)
 }
@@ -282,10 +280,7 @@ func (p *Pool) rate(l *Conn, o outcome, elapsed, now time.Duration) (newly bool)
 // getUnused is get for a caller who needs a connection that nobody has used.
 func (p *Pool) getUnused(w *waiter, forced bool) got {
 	for {
-		var now time.Duration
-		if p.ages {
-			now = p.clock.now()
-		}
+		now := p.ageNow()
 		p.mu.Lock()
 		if p.closed || p.health == ejected && !forced {
 			p.mu.Unlock()

@@ -35,10 +35,15 @@ func (h *host) rateLocked(c *conn, o outcome, now time.Duration) {
 		h.window.rate(h.service.slot.Load(), o.score)
 	}
 	if start := time.Duration(c.start.Load()); start != 0 && h.service.timing.Load() {
-		h.observeLocked(now-start, now)
-		if h.curve.wanted.Load() {
-			h.curve.observeLocked(int(c.load), now-start, now)
-		}
+		h.timeLocked(c, now-start, now)
+	}
+}
+
+// timeLocked records how long a lease, or one request of it, took.
+func (h *host) timeLocked(c *conn, elapsed, now time.Duration) {
+	h.observeLocked(elapsed, now)
+	if h.curve.wanted.Load() {
+		h.curve.observeLocked(int(c.load), elapsed, now)
 	}
 }
 

@@ -47,7 +47,8 @@ type HTTPExchange struct {
 //	s.SetHosts("10.0.0.1:8080", "10.0.0.2:8080")
 //	client := &http.Client{Transport: pooly.NewHTTPTransport(s), Timeout: time.Second}
 //
-// That is examples/clients/http in the repository. It rates by ScoreHTTP(0); see SetScore. Closing the service closes the connections.
+// That is examples/clients/http in the repository. It rates by ScoreHTTP(0); see SetScore. Closing the service closes
+// the connections.
 func NewHTTPTransport(service *Service) *HTTPTransport {
 	return &HTTPTransport{service: service, score: ScoreHTTP(0)}
 }

@@ -100,17 +100,34 @@ func strategyName(b Bandit) string {
 	return fmt.Sprintf("%T", b)
 }
 
-// The strategies' names, as in the README's tables.
+// The strategies' names, as in the README's tables, and how they are configured: for pages and logs.
 
-func (*RoundRobin) String() string         { return "round-robin" }
+// String returns "round-robin".
+func (*RoundRobin) String() string { return "round-robin" }
+
+// String returns "weighted round-robin".
 func (*WeightedRoundRobin) String() string { return "weighted round-robin" }
-func (*Thompson) String() string           { return "Thompson" }
-func (*PowerOfTwo) String() string         { return "power of two" }
-func (s *SoftMax) String() string          { return fmt.Sprintf("softmax(%v)", s.temperature) }
-func (e *EpsilonGreedy) String() string    { return fmt.Sprintf("epsilon-greedy(%v)", e.epsilon) }
-func (u *UCB) String() string              { return fmt.Sprintf("UCB(%v)", u.exploration) }
-func (e *PeakEWMA) String() string         { return fmt.Sprintf("peak EWMA(%v)", e.choices) }
-func (h *HotCold) String() string          { return fmt.Sprintf("hot-cold(%v, %v)", h.choices, h.quantile) }
+
+// String returns "Thompson".
+func (*Thompson) String() string { return "Thompson" }
+
+// String returns "power of two".
+func (*PowerOfTwo) String() string { return "power of two" }
+
+// String returns "softmax", and in parentheses the temperature.
+func (s *SoftMax) String() string { return fmt.Sprintf("softmax(%v)", s.temperature) }
+
+// String returns "epsilon-greedy", and in parentheses epsilon.
+func (e *EpsilonGreedy) String() string { return fmt.Sprintf("epsilon-greedy(%v)", e.epsilon) }
+
+// String returns "UCB", and in parentheses the weight of exploration.
+func (u *UCB) String() string { return fmt.Sprintf("UCB(%v)", u.exploration) }
+
+// String returns "peak EWMA", and in parentheses the number of choices.
+func (e *PeakEWMA) String() string { return fmt.Sprintf("peak EWMA(%v)", e.choices) }
+
+// String returns "hot-cold", and in parentheses the number of choices and the quantile.
+func (h *HotCold) String() string { return fmt.Sprintf("hot-cold(%v, %v)", h.choices, h.quantile) }
 
 // The pickers' shares.
 

@@ -220,3 +220,32 @@ func TestAResolverThatPanicsIsContained(t *testing.T) {
 		release(t, get(t, s))
 	})
 }
+
+// A resolver of one's own: here for a list that another part of the program sends.
+func ExampleService_Follow() {
+	lists := make(chan []string, 1)
+	lists <- []string{"10.0.0.1:6379", "10.0.0.2:6379"}
+	watch := func(ctx context.Context) iter.Seq2[[]string, error] {
+		return func(yield func([]string, error) bool) {
+			for {
+				select {
+				case hosts := <-lists:
+					if !yield(hosts, nil) {
+						return
+					}
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}
+
+	s := pooly.NewService("cache", &pooly.ServiceConfig{PrespawnConns: -1})
+	defer s.Close()
+	if err := s.Follow(context.Background(), pooly.ResolverFunc(watch)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(len(s.Stats().Hosts), "hosts")
+	// Output: 2 hosts
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/3XX0/pooly"
@@ -16,17 +15,11 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	var out strings.Builder
-	require.NoError(t, run(&out))
-	require.Contains(t, out.String(), "score")
+	real.RunWithStandIns(t, run)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {
-	servers := real.Etcd(t)
-	servers[1].Stop()
-	var out strings.Builder
-	require.NoError(t, run(&out, real.Addresses(servers)...))
-	require.Contains(t, out.String(), servers[2].Address)
+	real.RunWithOneDown(t, run, real.Etcd(t))
 }
 
 // Calls do not notice that one of the servers, each an etcd, is killed under them.

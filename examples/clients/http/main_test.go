@@ -16,17 +16,11 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	var out strings.Builder
-	require.NoError(t, run(&out))
-	require.Contains(t, out.String(), "score")
+	real.RunWithStandIns(t, run)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {
-	servers := real.Nginx(t)
-	servers[1].Stop()
-	var out strings.Builder
-	require.NoError(t, run(&out, real.Addresses(servers)...))
-	require.Contains(t, out.String(), servers[2].Address)
+	real.RunWithOneDown(t, run, real.Nginx(t))
 }
 
 // Every request is answered although a server is killed under them, and all servers have their part.

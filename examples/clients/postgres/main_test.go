@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/3XX0/pooly"
@@ -18,17 +17,11 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	var out strings.Builder
-	require.NoError(t, run(&out))
-	require.Contains(t, out.String(), "score")
+	real.RunWithStandIns(t, run)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {
-	servers := real.Postgres(t)
-	servers[1].Stop()
-	var out strings.Builder
-	require.NoError(t, run(&out, real.Addresses(servers)...))
-	require.Contains(t, out.String(), servers[2].Address)
+	real.RunWithOneDown(t, run, real.Postgres(t))
 }
 
 // Reads go to all servers, and do not notice that one of them is killed under them.

@@ -4,6 +4,7 @@ package real
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -50,6 +51,23 @@ func Addresses(servers []*Server) []string {
 		addresses = append(addresses, s.Address)
 	}
 	return addresses
+}
+
+// RunWithStandIns runs an example's program as on a machine without servers.
+func RunWithStandIns(t *testing.T, run func(out io.Writer, addresses ...string) error) {
+	t.Helper()
+	var out strings.Builder
+	require.NoError(t, run(&out))
+	require.Contains(t, out.String(), "score")
+}
+
+// RunWithOneDown runs it with real servers, of which the second is down.
+func RunWithOneDown(t *testing.T, run func(out io.Writer, addresses ...string) error, servers []*Server) {
+	t.Helper()
+	servers[1].Stop()
+	var out strings.Builder
+	require.NoError(t, run(&out, Addresses(servers)...))
+	require.Contains(t, out.String(), servers[2].Address)
 }
 
 // program returns the path of a server's program, or skips the test. Besides PATH it looks where Debian keeps what is
