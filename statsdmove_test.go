@@ -26,8 +26,9 @@ func startNameServer(t *testing.T) *nameServer {
 	require.NoError(t, err)
 	n := new(nameServer)
 	was := net.DefaultResolver
+	dialer := net.Dialer{Resolver: was} // or a look-up that outlives its test would read the default while the next sets it
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", socket.LocalAddr().String())
+		return dialer.DialContext(ctx, "udp", socket.LocalAddr().String())
 	}}
 	var serving sync.WaitGroup
 	serving.Go(func() {
