@@ -13,14 +13,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/standin"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -47,14 +50,21 @@ func newPool(ctx context.Context, s *pooly.Service) (*pgxpool.Pool, error) {
 }
 
 // read runs a query for one value that changes nothing, so that it may be repeated: the connection may break under it,
-// and then pgx dials another.
+// and then pgx takes another. When a server dies all connections to it do, so a read may meet as many as the pool has.
 func read[T any](ctx context.Context, pool *pgxpool.Pool, query string, args ...any) (value T, err error) {
-	for range 3 {
-		if err = pool.QueryRow(ctx, query, args...).Scan(&value); err == nil {
+	for range pool.Config().MaxConns + 1 {
+		err = pool.QueryRow(ctx, query, args...).Scan(&value)
+		if err == nil || ctx.Err() != nil || isAnswer(err) {
 			break
 		}
 	}
 	return value, err
+}
+
+// isAnswer reports whether an error is the server's answer to the query, and not that it shuts down (class 57P).
+func isAnswer(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && !strings.HasPrefix(e.Code, "57P")
 }
 
 func run(w io.Writer, addresses ...string) error {
