@@ -40,11 +40,12 @@ func NewHotCold(choices int, quantile float64) *HotCold {
 
 // NewPicker implements Bandit in O(n log n).
 func (h *HotCold) NewPicker(arms []Arm) Picker {
-	p := &hotColdPicker{choices: h.choices, arms: arms, weights: weights(arms)}
+	p := &hotColdPicker{choices: h.choices, hosts: candidates(arms)}
 	loads := make([]float64, len(arms))
 	for i, a := range arms {
 		a.ExpectedLatency() // so that leases are timed from the first
-		loads[i] = p.load(i, a.InUse())
+		c := p.hosts[i]
+		loads[i] = c.load(c.inUse())
 	}
 	slices.Sort(loads)
 	p.limit = loads[int(h.quantile*float64(len(loads)-1))]
@@ -53,27 +54,23 @@ func (h *HotCold) NewPicker(arms []Arm) Picker {
 
 type hotColdPicker struct {
 	choices int
-	arms    []Arm
-	weights []float64
+	hosts   []candidate
 	limit   float64 // loads above it are hot
 }
 
 func (p *hotColdPicker) Pick(rng *rand.Rand) int {
-	best, bestHot, least := -1, true, 0.0
-	sample(rng, len(p.arms), p.choices, func(i int) {
-		inUse := p.arms[i].InUse()
-		cost := p.load(i, inUse)
-		hot := cost > p.limit
-		if !hot {
-			cost = timed(p.arms[i].ExpectedLatency(), inUse) / p.weights[i]
-		}
-		if best < 0 || bestHot && !hot || bestHot == hot && cost < least {
-			best, bestHot, least = i, hot, cost
-		}
-	})
-	return best
+	return leastOf(rng, len(p.hosts), p.choices, p.cost)
 }
 
-func (p *hotColdPicker) load(i, inUse int) float64 {
-	return float64(inUse+1) / p.weights[i]
+// heat is what the load of a hot host is multiplied by as its cost: any cold one costs less, since no latency has more
+// than 10¹⁹ nanoseconds and no weight is below minWeight.
+const heat = 1e40
+
+func (p *hotColdPicker) cost(i int) float64 {
+	c := p.hosts[i]
+	inUse := c.inUse()
+	if load := c.load(inUse); load > p.limit {
+		return load * heat
+	}
+	return timed(c.expectedLatency(inUse), inUse) / c.weight
 }

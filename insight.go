@@ -135,7 +135,7 @@ func (h *HotCold) String() string { return fmt.Sprintf("hot-cold(%v, %v)", h.cho
 func (p roundRobinPicker) Shares() []float64 { return evenly(int(p.n)) }
 
 // Shares implements Sharer.
-func (p weightedPicker) Shares() []float64 {
+func (p *weightedPicker) Shares() []float64 {
 	if p.ends == nil {
 		return evenly(int(p.n))
 	}
@@ -175,13 +175,13 @@ func (t aliasTable) Shares() []float64 {
 func (p *ucbPicker) Shares() []float64 { return p.table.Shares() }
 
 // Shares implements Sharer, by drawing.
-func (p *powerOfTwoPicker) Shares() []float64 { return drawShares(p, len(p.arms)) }
+func (p *powerOfTwoPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
 // Shares implements Sharer, by drawing.
-func (p *peakPicker) Shares() []float64 { return drawShares(p, len(p.arms)) }
+func (p *peakPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
 // Shares implements Sharer, by drawing.
-func (p *hotColdPicker) Shares() []float64 { return drawShares(p, len(p.arms)) }
+func (p *hotColdPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
 func evenly(n int) []float64 {
 	shares := make([]float64, n)

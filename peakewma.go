@@ -3,7 +3,6 @@ package pooly
 import (
 	"fmt"
 	"math/rand/v2"
-	"time"
 )
 
 // PeakEWMA draws some hosts at random and picks the one where a lease should cost the least time: the lowest
@@ -35,33 +34,20 @@ func checkChoices(constructor string, choices int) int {
 // NewPicker implements Bandit in O(n).
 func (e *PeakEWMA) NewPicker(arms []Arm) Picker {
 	arms[0].Latency() // so that leases are timed from the first
-	return &peakPicker{e.choices, arms, weights(arms)}
+	return &peakPicker{e.choices, candidates(arms)}
 }
 
 type peakPicker struct {
 	choices int
-	arms    []Arm
-	weights []float64
+	hosts   []candidate
 }
 
 func (p *peakPicker) Pick(rng *rand.Rand) int {
-	return leastOf(rng, len(p.arms), p.choices, p.cost)
+	return leastOf(rng, len(p.hosts), p.choices, p.cost)
 }
 
 func (p *peakPicker) cost(i int) float64 {
-	a := p.arms[i]
-	inUse := a.InUse()
-	return timed(a.Latency(), inUse) * float64(inUse+1) / p.weights[i]
-}
-
-// timed returns the latency, or for a host that was never timed what it passes for: next to nothing, so that it
-// gets a lease, and long while that is out, so that others come first.
-func timed(latency time.Duration, inUse int) float64 {
-	switch {
-	case latency > 0:
-		return float64(latency)
-	case inUse > 0:
-		return float64(time.Second)
-	}
-	return 1
+	c := p.hosts[i]
+	inUse := c.inUse()
+	return timed(c.latency(), inUse) * float64(inUse+1) / c.weight
 }

@@ -22,18 +22,18 @@ func NewPowerOfTwo() *PowerOfTwo {
 
 // NewPicker implements Bandit in O(n).
 func (*PowerOfTwo) NewPicker(arms []Arm) Picker {
-	return &powerOfTwoPicker{arms, weights(arms)}
+	return &powerOfTwoPicker{candidates(arms)}
 }
 
 type powerOfTwoPicker struct {
-	arms    []Arm
-	weights []float64
+	hosts []candidate
 }
 
 func (p *powerOfTwoPicker) Pick(rng *rand.Rand) int {
-	return leastOf(rng, len(p.arms), 2, p.load)
+	return leastOf(rng, len(p.hosts), 2, p.load)
 }
 
 func (p *powerOfTwoPicker) load(i int) float64 {
-	return float64(p.arms[i].InUse()+1) / p.weights[i]
+	c := p.hosts[i]
+	return c.load(c.inUse())
 }
