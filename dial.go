@@ -204,7 +204,7 @@ func (p *Pool) dialed(c *conn, f *flight) {
 	if f.job.more > 0 && p.mayDialLocked() {
 		p.startDialLocked(dialJob{tries: f.job.tries, more: f.job.more - 1})
 	}
-	p.mu.Unlock()
+	p.unlock()
 	if restored {
 		p.host.reportRestored()
 	}
@@ -365,7 +365,7 @@ func (p *Pool) free(c *conn) {
 	if drained {
 		close(p.drained)
 	}
-	p.mu.Unlock()
+	p.unlock()
 	if drained && p.host != nil {
 		p.host.service.forget(p.host)
 	}

@@ -270,7 +270,7 @@ func (p *Pool) rate(l *Conn, o outcome, elapsed, now time.Duration) (newly bool)
 		return false
 	}
 	h := p.host
-	h.window.rate(h.service.slot.Load(), o.score)
+	h.trialLocked(o.score)
 	if elapsed > 0 && h.service.timing.Load() {
 		h.timeLocked(l.conn, elapsed, now)
 	}

@@ -13,8 +13,8 @@ import (
 // host that was restored is on probation until a lease ends well: one fatal error ejects it again, for twice
 // as long as the last time.
 type ejection struct {
-	fatal      int           // Releases with a fatal error in a row
-	setbacks   int           // ejections and failed probes since a lease last ended well
+	fatal      int32         // Releases with a fatal error in a row
+	setbacks   int32         // ejections and failed probes since a lease last ended well
 	probe      *time.Timer   // nil unless the host is ejected
 	probeAt    time.Duration // when probe fires or has fired, by the pool's clock
 	cause      error         // what the last dial, or lease, failed with; nil unless the host is ejected
@@ -42,7 +42,7 @@ func (h *host) judgeLocked(c *conn, o outcome) (newly bool) {
 	}
 	h.doubted = true
 	h.fatal++
-	if h.fatal < limit || !h.ejectByFeedbackLocked() {
+	if int(h.fatal) < limit || !h.ejectByFeedbackLocked() {
 		return false
 	}
 	h.fatal, h.cause, h.byFeedback = 0, o.cause, true
@@ -117,7 +117,7 @@ func (h *host) runProbe() {
 	default:
 		h.probeInLocked(h.service.config.BaseEjectionTime)
 	}
-	h.mu.Unlock()
+	h.unlock()
 	if restored {
 		h.reportRestored()
 	}

@@ -13,29 +13,40 @@ const ejectionJitter = 0.2
 // EWMA.
 const latencyDecay = 10 * time.Second
 
-// host is one address of a service: its pool, and what its leases told of it. What a Release writes lies together: the
-// end of window, service, and the beginning of Pool.
+// host is one address of a service: its pool, and what its leases told of it. What a pair of GetConn and Release touches
+// lies together, from the end of window to the beginning of Pool, in two cache lines that processors fetch together, since
+// the first has an even number: over 10,000 hosts in random order a pair with softmax takes 255 ns, and 280 where it is odd.
 type host struct {
-	score   atomicFloat // memoized; written by refresh
-	window  window      // guarded by Pool.mu
-	service *Service    // immutable
+	ejection              // guarded by Pool.mu
+	place    atomic.Int32 // in the hosts of the view that was filled last
+	index    int32        // guarded by service.mu; its place in service.order
+	score    atomicFloat  // memoized; written by refresh
+	window   window       // guarded by Pool.mu
+	service  *Service     // immutable
 	Pool
-	latency  atomic.Int64  // nanoseconds, 0 if never timed; written under Pool.mu
-	index    int           // guarded by service.mu; its place in service.order
-	trials   float64       // guarded by Pool.mu; as of the last refresh
-	mean     float64       // guarded by Pool.mu; of these trials
-	curve    loadCurve     // written under Pool.mu
-	timedAt  time.Duration // guarded by Pool.mu; when latency was last brought up to date
-	ejection               // guarded by Pool.mu
+	curve   loadCurve     // written under Pool.mu
+	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
+	trials  float64       // guarded by Pool.mu; as of the last refresh
+	mean    float64       // guarded by Pool.mu; of these trials
+	below   *host         // the next of service.rated; see ratedHosts
 }
 
 // rateLocked records what a lease told.
 func (h *host) rateLocked(c *conn, o outcome, now time.Duration) {
 	if o.rated {
-		h.window.rate(h.service.slot.Load(), o.score)
+		h.trialLocked(o.score)
 	}
 	if start := time.Duration(c.start.Load()); start != 0 && h.service.timing.Load() {
 		h.timeLocked(c, now-start, now)
+	}
+}
+
+// trialLocked records one score.
+func (h *host) trialLocked(score float64) {
+	h.window.rate(h.service.slot.Load(), score)
+	if !h.rated {
+		h.rated = true
+		h.service.rated.push(h)
 	}
 }
 
@@ -64,16 +75,27 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 
 // recordLocked returns the score that the window gives by now, and keeps its trials and their mean. It lets the
 // latency of a host that is not used decay, so that one slow reply does not keep traffic away forever.
-func (h *host) recordLocked(slot int64, now time.Duration) (score float64) {
-	h.window.advance(slot)
+func (h *host) recordLocked(at moment) (score float64) {
+	h.rated = false
+	h.window.advance(at.slot)
 	if h.latency.Load() != 0 {
-		h.observeLocked(0, now)
-	}
-	if h.curve.line.Load() != 0 {
-		h.curve.fadeLocked(now)
+		h.observeLocked(0, at.now)
+		if h.curve.line.Load() != 0 {
+			h.curve.fadeLocked(at.now)
+		}
 	}
 	h.trials, h.mean = h.window.effectiveTrials(), h.window.mean()
 	return h.window.score()
+}
+
+// record computes the score, and enters it in the host's arm.
+func (h *host) record(at moment, arm *Arm) {
+	h.mu.Lock()
+	score := h.recordLocked(at)
+	arm.Trials, arm.mean = h.trials, h.mean
+	h.mu.Unlock()
+	arm.Score = h.service.calculate(score)
+	h.score.Store(arm.Score)
 }
 
 // atomicFloat is a float64 that is read and written atomically.

@@ -106,7 +106,7 @@ func (c *change) joinLocked(address string) {
 	h.score.Store(c.score)
 	h.mean = noTrials
 	h.window = newWindow(s.slotAt(c.now))
-	h.index = len(s.order)
+	h.index = int32(len(s.order))
 	s.hosts[address] = h
 	s.order = append(s.order, h)
 	s.size.Add(1)

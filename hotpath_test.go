@@ -62,9 +62,10 @@ func TestWhatAPairTouchesTakesFewCacheLines(t *testing.T) {
 	var h host
 	var c conn
 	begin := unsafe.Offsetof(h.window) + unsafe.Offsetof(h.window.newest)
-	end := unsafe.Offsetof(h.waiters) + unsafe.Sizeof(h.waiters)
-	require.Zero(t, begin%line, "the hot part of host begins with a line")
+	end := unsafe.Offsetof(h.waiters) + unsafe.Sizeof(h.waiters.length)
+	require.Zero(t, begin%(2*line), "the hot part of host begins with a line of even number")
 	require.LessOrEqual(t, end-begin, uintptr(2*line))
+	require.EqualValues(t, 8*line, unsafe.Sizeof(h), "or the allocator does not align it so")
 	require.LessOrEqual(t, unsafe.Offsetof(c.live), uintptr(line))
 }
 
@@ -104,19 +105,44 @@ func BenchmarkPoolsAtRandom(b *testing.B) {
 	}
 }
 
-// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect.
+// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect: of all, of all when no cache has
+// them, as after 100 ms of other work, and with few rated since the last time.
 func BenchmarkRefresh(b *testing.B) {
+	const few = 100
+	other := make([]byte, 64<<20) // more than the caches hold
 	for _, strategy := range benchStrategies {
-		b.Run(strategy.name, func(b *testing.B) {
-			s := stubService(b, strategy.make(), 10_000)
-			b.ReportAllocs()
-			for b.Loop() {
-				s.mu.Lock()
-				s.refreshed = 0 // so that they are due
-				s.mu.Unlock()
-				s.refresh()
-			}
-		})
+		s := stubService(b, strategy.make(), 10_000)
+		refresh := func() {
+			s.mu.Lock()
+			s.refreshed = 0 // so that they are due
+			s.mu.Unlock()
+			s.refresh()
+		}
+		for _, mode := range []string{"all", "cold", "few"} {
+			b.Run(strategy.name+"/"+mode, func(b *testing.B) {
+				b.ReportAllocs()
+				for i := range b.N {
+					b.StopTimer()
+					switch mode {
+					case "few":
+						for j := range few {
+							h := s.order[(i*few+j)%len(s.order)]
+							require.NoError(b, h.takeIdle(false).Release(nil, HostUp))
+						}
+						s.walked.slot = s.slotAt(s.clock.now())
+					case "cold":
+						for j := 0; j < len(other); j += 64 {
+							other[j]++
+						}
+						fallthrough
+					default:
+						s.walked.slot = -1
+					}
+					b.StartTimer()
+					refresh()
+				}
+			})
+		}
 	}
 }
 

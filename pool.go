@@ -112,19 +112,22 @@ func (c PoolConfig) withDefaults() PoolConfig {
 // one of the connection, and one of its leases. Over 10,000 hosts in random order that made 141 ns of 262, and when the
 // window's newest slot came to the first of the two lines, 119 of 129.
 type Pool struct {
-	host     *host // immutable; nil if the pool is used alone
-	*poolEnv       // immutable
+	*poolEnv // immutable
 
-	mu      sync.Mutex // guards the fields below but ages; never held while calling the driver
-	ages    bool       // immutable; connections expire, which takes the time of day at every step
+	mu      sync.Mutex   // guards the fields below but ages and host; never held while calling the driver
+	inUse   atomic.Int32 // leases out; changed under mu, read without it by strategies
+	ages    bool         // immutable; connections expire, which takes the time of day at every step
 	health  health
 	closed  bool
 	suspect bool         // a dial has stalled, and none has ended since: no more are started
 	doubted bool         // something has gone wrong since a lease last ended well, so that the next one counts
+	rated   bool         // the host's: it is among service.rated
 	epoch   uint8        // counts restorations, so that a lease from before the last is told apart
-	inUse   atomic.Int32 // leases out; changed under mu, read without it by strategies
+	host    *host        // immutable; nil if the pool is used alone
 	idle    idleStack    // the most recently used on top, so that the surplus ages at the bottom
 	gets    uint64       // leases handed out
+	granted *waiter      // who has been given a connection and not told yet, linked by next; nil whenever mu is free
+	latency atomic.Int64 // the host's; nanoseconds, 0 if never timed; written under mu, read without it by strategies
 	waiters waiterList   // FIFO: the callers that a dial in flight is meant for, never more than dialing
 	counts  counts
 	conns   []*conn       // all that are connected: idle, leased and being closed
@@ -227,6 +230,7 @@ func (p *Pool) waitFor(ctx context.Context) (lease *Conn, cause, err error) {
 	limit := newLimit(ctx, p.config.WaitTimeout)
 	defer limit.stop()
 	t := turn{env: p.poolEnv}
+	defer t.done()
 	defer t.end()
 	for {
 		if err := limit.err(); err != nil {
@@ -400,7 +404,7 @@ func (p *Pool) unget(l *Conn) {
 	if keep {
 		p.pushIdleLocked(c)
 	}
-	p.mu.Unlock()
+	p.unlock()
 	if ours && !keep {
 		go p.destroy(c) // the caller need not wait for the driver
 	}
@@ -440,7 +444,7 @@ func (p *Pool) put(l *Conn, o outcome) error {
 	if !unfit {
 		p.pushIdleLocked(c)
 	}
-	p.mu.Unlock()
+	p.unlock()
 
 	if newly {
 		h.reportEjected(o.cause)
@@ -523,12 +527,31 @@ func (p *Pool) revokeLocked(l *Conn) bool {
 func (p *Pool) serve() {
 	p.mu.Lock()
 	p.serveLocked()
+	p.unlock()
+}
+
+// unlock lets go of mu, and then tells those whom serveLocked has given a connection: to wake one takes longer than all
+// that put does under the lock, for which others wait. With 64 callers for 4 connections a pair takes 930 ns instead of
+// 1,050, and the 99th percentile of the waits is 75 µs instead of 89 (BenchmarkContended in bench/).
+func (p *Pool) unlock() {
+	w := p.granted
+	if w == nil {
+		p.mu.Unlock()
+		return
+	}
+	p.granted = nil
 	p.mu.Unlock()
+	for w != nil {
+		next := w.next
+		w.next = nil
+		w.ready <- w
+		w = next
+	}
 }
 
 // serveLocked hands idle connections to waiters, those for whom a dial is in flight first, and starts the dials
 // that callers in the queue need. It must be called whenever a connection becomes idle or room comes free
-// while callers wait, so that none waits while there is something for it.
+// while callers wait, so that none waits while there is something for it, and be followed by unlock.
 func (p *Pool) serveLocked() {
 	if p.closed {
 		return
@@ -543,7 +566,9 @@ func (p *Pool) serveLocked() {
 		} else if w = p.queue.pop(p); w == nil {
 			return
 		}
-		w.answer(p.grantLocked(p.idle.pop()), nil)
+		w.lease = p.grantLocked(p.idle.pop())
+		w.next = p.granted
+		p.granted = w
 	}
 	if queueWaits {
 		return
@@ -587,7 +612,7 @@ func (p *Pool) promisingLocked() int {
 // leaveLine takes w out of the pool's line; it reports false if w does not stand there any more.
 func (p *Pool) leaveLine(w *waiter) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if !w.dialing {
 		return false
 	}

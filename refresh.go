@@ -85,7 +85,22 @@ func (s *Service) dueLocked(now time.Duration) bool {
 	return s.refreshed == 0 || now-s.refreshed >= s.config.MemoizeScoreDuration
 }
 
-// refresh computes the scores if they are due, and puts them in effect.
+// moment is a time at which scores are computed.
+type moment struct {
+	slot int64
+	now  time.Duration
+}
+
+// When the scores of all hosts are computed, and not only of those that were rated: when more than a share of
+// 1/manyRated of them were, and at the latest when latencies are due to decay by walkAfter/latencyDecay.
+const (
+	manyRated = 8
+	walkAfter = latencyDecay / 10
+)
+
+// refresh computes the scores if they are due, and puts them in effect. The scores of hosts that were not rated since the
+// last time change only when a slot ends, so until then it looks at the others alone, if these are few: with 10,000
+// hosts of which 100 were rated it takes 0.15 ms, and 0.55 for all, with round-robin (BenchmarkRefresh).
 func (s *Service) refresh() {
 	s.mu.Lock()
 	now := s.clock.now()
@@ -93,19 +108,37 @@ func (s *Service) refresh() {
 		s.mu.Unlock()
 		return
 	}
+	at := moment{s.slotAt(now), now}
 	s.refreshed = now
-	slot := s.slotAt(now)
-	s.slot.Store(slot)
-	s.generation.Add(1) // so that no view with older scores takes the place of this one
-	v := s.newViewLocked()
+	s.slot.Store(at.slot)
+	rated, count := s.rated.take() // before the hosts are looked at, so that each is among them
+	base := s.view.Load()
+	if base != nil && base.generation != s.generation.Load() {
+		base = nil
+	}
+	all := base == nil || at.slot != s.walked.slot || count > len(s.order)/manyRated ||
+		s.timing.Load() && now-s.walked.now >= walkAfter
+	if all {
+		s.walked = at
+	} else if rated == nil {
+		s.mu.Unlock()
+		return
+	}
+	generation := s.generation.Add(1) // so that no view with older scores takes the place of this one
+	var v *view
+	if base == nil {
+		v = s.newViewLocked()
+	} else {
+		v = base.next(generation)
+	}
 	s.mu.Unlock()
 
-	s.complete(v, func(h *host) {
-		h.mu.Lock()
-		score := h.recordLocked(slot, now)
-		h.mu.Unlock()
-		h.score.Store(s.calculate(score))
-	})
+	if base == nil {
+		s.fill(v, &at)
+	} else if all || !v.recordRated(rated, at) {
+		v.recordAll(at)
+	}
+	s.publish(v)
 }
 
 // calculate passes a score through the ScoreCalculator. If that panics or returns no number, the score stays as

@@ -47,6 +47,7 @@ func (s *Service) newSearch(ctx context.Context, first *host) *search {
 func (q *search) run() (*Conn, error) {
 	s := q.service
 	defer q.limit.stop()
+	defer q.turn.done()
 	for attempt := 1; ; attempt++ {
 		lease, err := q.round()
 		for _, w := range q.turn.end() {

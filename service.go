@@ -206,6 +206,7 @@ type Service struct {
 	available          atomic.Int32  // of these, the ones not ejected; changed under their pools' locks
 	ejecting           sync.Mutex    // makes one of counting and ejecting; a leaf, taken under a pool's lock
 	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
+	rated              ratedHosts    // since the scores were last computed
 	rebuilding         atomic.Bool
 	tasks              tasks // what runs in the background and calls plug-ins
 	getFailures        atomic.Uint64
@@ -220,7 +221,8 @@ type Service struct {
 	flight    *rebuild           // the rebuild of the view that runs, nil if none does
 	draining  map[*host]struct{} // removed, with connections left
 	retired   PoolStats          // of the hosts that were removed and have no connection left
-	refreshed time.Duration      // when the scores were last computed; 0: never
+	refreshed time.Duration      // when scores were last computed; 0: never
+	walked    moment             // when those of all hosts were
 	ticking   bool               // the timer is set
 	unseen    bool               // a call came since the scores were last computed
 	ticker    *time.Timer

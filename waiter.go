@@ -10,8 +10,8 @@ import (
 // of a pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
 // where the first host with room takes it out. Leaving either is O(1). A call may have several, see turn.
 type waiter struct {
-	ticket uint64         // its call's place in the queue, drawn when the call first stands there; 0 before
-	ready  chan<- *waiter // the call's: gets this waiter once it is answered, and has room for it
+	ticket uint64       // its call's place in the queue, drawn when the call first stands there; 0 before
+	ready  chan *waiter // the call's: gets this waiter once it is answered, and has room for it
 
 	// The answer, written by whoever takes the waiter out of its line, before the waiter is sent. Exactly one comes,
 	// unless leave comes first. With a lease, that pool granted it; with an error, that pool could not be dialled; with
@@ -49,6 +49,7 @@ func (w *waiter) leave(q *waitQueue) bool {
 // is a leaf: it may be taken under a pool's lock, and nothing is taken under it.
 type waitQueue struct {
 	length atomic.Int32 // of list; read without the lock to see that no one waits
+	spare  sync.Pool    // of *waiter, each with its channel, from calls that have ended; see turn
 
 	mu      sync.Mutex // guards the fields below
 	list    waiterList // FIFO: in the order of their tickets
