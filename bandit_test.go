@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,10 +185,17 @@ func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 
 // A host that was slow once and is avoided for it must look better with time, or it would be avoided forever.
 func TestLatencyOfAHostThatIsNotUsedIsForgotten(t *testing.T) {
+	for _, decay := range []time.Duration{time.Minute, 24 * time.Hour} { // the latter in slots of minutes
+		t.Run(decay.String(), func(t *testing.T) { testLatencyIsForgotten(t, decay) })
+	}
+}
+
+func testLatencyIsForgotten(t *testing.T, decay time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		watch := new(spy)
 		s, _ := newService(t, pooly.ServiceConfig{
 			BanditStrategy: watch,
+			DecayDuration:  decay,
 			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
 		}, "a", "b")
 		release(t, get(t, s))
@@ -198,10 +206,13 @@ func TestLatencyOfAHostThatIsNotUsedIsForgotten(t *testing.T) {
 		release(t, c)
 		require.Equal(t, time.Second, slow.Latency())
 
-		held := get(t, s) // so that only the other host is used
+		held := get(t, s) // so that only other hosts are used
+		for i := range 30 { // of which few are rated between two refreshes
+			s.Add(strconv.Itoa(i))
+		}
 		for range 600 {
 			c := get(t, s)
-			require.Equal(t, "b", c.Address())
+			require.NotEqual(t, "a", c.Address())
 			release(t, c)
 			time.Sleep(100 * time.Millisecond)
 		}

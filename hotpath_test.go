@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -65,9 +66,12 @@ func TestWhatAPairTouchesTakesFewCacheLines(t *testing.T) {
 	end := unsafe.Offsetof(h.waiters) + unsafe.Sizeof(h.waiters.length)
 	require.Zero(t, begin%(2*line), "the hot part of host begins with a line of even number")
 	require.LessOrEqual(t, end-begin, uintptr(2*line))
-	require.EqualValues(t, 8*line, unsafe.Sizeof(h), "or the allocator does not align it so")
+	allocated = new(host)
+	require.Zero(t, uintptr(unsafe.Pointer(allocated))%(2*line), "the allocator aligns objects of 512 bytes")
 	require.LessOrEqual(t, unsafe.Offsetof(c.live), uintptr(line))
 }
+
+var allocated *host // on the heap, since it is global
 
 // BenchmarkPick is GetConn's choice among 3 hosts.
 func BenchmarkPick(b *testing.B) {
@@ -165,4 +169,52 @@ func TestAHostWhoseLockIsTakenIsLeftForAnotherPick(t *testing.T) {
 	time.AfterFunc(10*time.Millisecond, b.mu.Unlock)
 	require.Same(t, b, v.lock(s, a), "waits for the last pick")
 	require.Equal(t, 1+maxRedraws, picks)
+}
+
+// A view that was begun earlier may be filled later, and then hosts stand elsewhere than the current one has them.
+func TestRefreshFindsHostsThatAnotherViewHasElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewService("places", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}, PrespawnConns: -1})
+		defer s.Close()
+		for i := range 20 {
+			s.Add(strconv.Itoa(i))
+		}
+		c, err := s.GetConn()
+		require.NoError(t, err)
+		require.NoError(t, c.Release(nil, HostDown))
+		v := s.view.Load()
+		for _, h := range v.hosts {
+			h.place.Store((h.place.Load() + 1) % 20)
+		}
+		time.Sleep(s.slotLength / 2)
+		require.NotSame(t, v, s.view.Load())
+		for i, a := range s.view.Load().arms {
+			require.Equal(t, s.order[i].address, a.Address)
+			if a.Address == c.Address() {
+				require.Zero(t, a.Score)
+			} else {
+				require.Equal(t, noTrials, a.Score)
+			}
+		}
+	})
+}
+
+// A refresh that comes between an ejection and the rebuild that it asks for must not bring the host back.
+func TestRefreshAfterAnEjectionLeavesTheHostOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewService("ejection", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}, PrespawnConns: -1})
+		defer s.Close()
+		s.Add("a")
+		s.Add("b")
+		c, err := s.GetConn()
+		require.NoError(t, err)
+		require.NoError(t, c.Release(nil, HostUp))
+		out := s.hosts["b"]
+		out.mu.Lock()
+		out.setHealthLocked(ejected)
+		out.mu.Unlock()
+		time.Sleep(s.slotLength / 2)
+		require.NotContains(t, s.view.Load().hosts, out)
+		require.Contains(t, s.view.Load().ejected, out)
+	})
 }

@@ -38,7 +38,7 @@ func (s *Service) wake() (due bool) {
 // scheduleLocked sets the timer for the next time that the scores are due or, in a service that is in use, a
 // slot ends.
 func (s *Service) scheduleLocked(now time.Duration, inUse bool) {
-	next := s.refreshed + s.config.MemoizeScoreDuration
+	next := s.refreshed + s.periodLocked()
 	if s.refreshed == 0 || next <= now {
 		next = now + s.config.MemoizeScoreDuration
 	}
@@ -82,7 +82,16 @@ func (s *Service) slotAt(now time.Duration) int64 {
 }
 
 func (s *Service) dueLocked(now time.Duration) bool {
-	return s.refreshed == 0 || now-s.refreshed >= s.config.MemoizeScoreDuration
+	return s.refreshed == 0 || now-s.refreshed >= s.periodLocked()
+}
+
+// refreshRest is how many times as long as a refresh took nothing is computed after it.
+const refreshRest = 100
+
+// periodLocked returns the shortest time between two refreshes: MemoizeScoreDuration, unless they take more than a
+// hundredth of that. Of the last two the shorter counts, so that one that was held up changes nothing.
+func (s *Service) periodLocked() time.Duration {
+	return max(s.config.MemoizeScoreDuration, refreshRest*min(s.took[0], s.took[1]))
 }
 
 // moment is a time at which scores are computed.
@@ -139,6 +148,10 @@ func (s *Service) refresh() {
 		v.recordAll(at)
 	}
 	s.publish(v)
+
+	s.mu.Lock()
+	s.took[0], s.took[1] = s.took[1], s.clock.now()-now
+	s.mu.Unlock()
 }
 
 // calculate passes a score through the ScoreCalculator. If that panics or returns no number, the score stays as

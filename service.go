@@ -79,7 +79,9 @@ type ServiceConfig struct {
 	// DecayDuration is how far back a host's score looks, in 60 slots of which the newer weigh more. Default 1 min.
 	DecayDuration time.Duration
 
-	// MemoizeScoreDuration is the shortest time between two computations of the scores. Default 100 ms.
+	// MemoizeScoreDuration is the shortest time between two computations of the scores. If these take long, as with
+	// thousands of hosts or a slow strategy, it is longer, so that they take at most a hundredth of the time. Default
+	// 100 ms.
 	MemoizeScoreDuration time.Duration
 
 	// ScoreCalculator maps each score before the strategy sees it. Default nil: as it is.
@@ -223,6 +225,7 @@ type Service struct {
 	retired   PoolStats          // of the hosts that were removed and have no connection left
 	refreshed time.Duration      // when scores were last computed; 0: never
 	walked    moment             // when those of all hosts were
+	took      [2]time.Duration   // the last two refreshes
 	ticking   bool               // the timer is set
 	unseen    bool               // a call came since the scores were last computed
 	ticker    *time.Timer
