@@ -206,7 +206,7 @@ func testLatencyIsForgotten(t *testing.T, decay time.Duration) {
 		release(t, c)
 		require.Equal(t, time.Second, slow.Latency())
 
-		held := get(t, s) // so that only other hosts are used
+		held := get(t, s)   // so that only other hosts are used
 		for i := range 30 { // of which few are rated between two refreshes
 			s.Add(strconv.Itoa(i))
 		}

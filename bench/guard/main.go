@@ -18,6 +18,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/bench/peers"
@@ -41,8 +42,9 @@ var checks = []check{
 	{"pooly-roundrobin 3", "channelpool", 1.15},
 	{"allocations per pair", "", 0.5},
 	{"bytes per pair", "", 40},
-	{"contended pooly", "contended puddle", 2},
-	{"bytes of contended pooly", "bytes of contended puddle", 2}, // 264 and 176
+	{"contended pooly", "contended puddle", 1.5},
+	{"bytes of contended pooly", "bytes of contended puddle", 0.5}, // 8 and 176
+	{"refresh 10000, percent of a core", "", 2},
 	{"add 10000", "add 1000", 4},
 	{"remove 10000", "remove 1000", 4},
 }
@@ -86,6 +88,7 @@ func main() {
 		measured.pairs()
 		measured.contended()
 		measured.addRemove()
+		measured.refresh()
 		failed := 0
 		for _, c := range checks {
 			verdict, ratio := "ok  ", measured.ratio(c)
@@ -188,6 +191,23 @@ func (l samples) addRemove() {
 			l.take(fmt.Sprintf("add %d", hosts), adding/float64(hosts))
 			l.take(fmt.Sprintf("remove %d", hosts), removing/float64(hosts))
 		}
+	}
+}
+
+// refresh measures what a service of many hosts with little traffic takes, which is nearly nothing but its scores.
+func (l samples) refresh() {
+	s := peers.NewService(many, &pooly.ServiceConfig{})
+	defer s.Close()
+	runtime.GC()
+	for range 5 {
+		began := time.Now()
+		used := cpuTime(func() {
+			for time.Since(began) < 5*pooly.DefaultMemoizeScoreDuration {
+				run(s, 1, nil)
+				time.Sleep(pooly.DefaultMemoizeScoreDuration / 5)
+			}
+		})
+		l.take("refresh 10000, percent of a core", 100*used/float64(time.Since(began)))
 	}
 }
 

@@ -78,9 +78,15 @@ func report(r *results, benchstat, how string) []byte {
 		"commons-without-peek", "pooly-without-peek", "pooly"} {
 		out("| %s | %s |", strings.ReplaceAll(peer, "-", " "), r.spread("TCP/peer="+peer, "ns/op"))
 	}
-	out("\nWith bare and pooly taking turns: %s and %s, ratio %s. The look at the socket alone takes %s.",
-		r.spread("TCPOverhead", "bare-ns"), r.spread("TCPOverhead", "pooly-ns"), r.spread("TCPOverhead", "pooly/bare"),
-		r.spread("Peek", "ns/op"))
+	out("\nBy turns, medians:\n\n| connection | round trip |\n| --- | ---: |")
+	for _, turn := range [][2]string{
+		{"bare", "bare"}, {"looked", "bare, after one recvfrom(MSG_PEEK)"},
+		{"puddle", "puddle, and one recvfrom(MSG_PEEK)"}, {"pooly", "pooly"},
+	} {
+		out("| %s | %s |", turn[1], r.spread("TCPOverhead", turn[0]+"-ns"))
+	}
+	out("\nThe ratio of pooly to bare is %s. In a loop of nothing else, NetDriver's look at the socket takes %s.",
+		r.spread("TCPOverhead", "pooly/bare"), r.spread("Peek", "ns/op"))
 
 	out("\n## Metrics\n\n| statsd sample rate | per pair |\n| --- | ---: |")
 	for _, rate := range []string{"off", "0.01", "1"} {

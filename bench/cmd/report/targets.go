@@ -51,13 +51,17 @@ func targets(r *results) []target {
 		}
 		return share(10_000) - share(3)
 	}
+	for _, s := range peers.Strategies {
+		list = append(list, target{s.Name + ", score refresh of 10,000 hosts, % of a core", refresh(s.Name), 1})
+	}
+	random := r.ns("Floor/what=the-same-over-10000-at-random")
 	return append(list,
+		target{"epsilon, sequential, 10,000 hosts × the floor over as many", ns("pooly-epsilon", 10_000, "sequential") / random, 1.3},
+		target{"softmax, the same", ns("pooly-softmax", 10_000, "sequential") / random, 1.3},
 		target{"metrics at rate 1, ns more per pair", r.ns("Metrics/rate=1") - off, 1000},
 		target{"metrics at rate 0.01, ns more per pair", r.ns("Metrics/rate=0.01") - off, 100},
 		target{"TCP echo × bare connection", r.median("TCPOverhead", "pooly/bare"), 1.05},
-		target{"score refresh of 10,000 hosts, % of a core, round-robin", refresh("roundrobin"), 1},
-		target{"the same, epsilon-greedy", refresh("epsilon"), 1},
-		target{"the same, softmax", refresh("softmax"), 1},
+		target{"the same × puddle after one recvfrom(MSG_PEEK)", r.median("TCPOverhead", "pooly/puddle"), 1.05},
 		target{"Add of 10,000 hosts, s", r.median("AddRemove/hosts=10000", "add-ns") * 1e-5, 1},
 		target{"Remove of 10,000 hosts, s", r.median("AddRemove/hosts=10000", "remove-ns") * 1e-5, 1},
 		target{"Add of 10,000 hosts, each × Add of 100", r.median("AddRemove/hosts=10000", "add-ns") / r.median("AddRemove/hosts=100", "add-ns"), 2},
