@@ -9,9 +9,9 @@ import (
 // Bandit is a strategy: it decides which hosts get the traffic. It has two phases, so that choosing costs next
 // to nothing.
 //
-// NewPicker runs off the hot path: when a host is added, removed, ejected or restored, and each time the scores
-// are computed anew. arms are the hosts that may be picked, never none; the Picker may keep the slice, and pooly
-// does not change it afterwards. NewPicker may be called concurrently.
+// NewPicker runs off the hot path: when a host is added, removed, ejected or restored, and each time that scores
+// have been computed anew, which is left out while nothing is released. arms are the hosts that may be picked, never
+// none; the Picker may keep the slice, and pooly does not change it afterwards. NewPicker may be called concurrently.
 //
 // A strategy with a state of its own, such as NewRoundRobin's, belongs to one service.
 //

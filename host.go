@@ -18,7 +18,7 @@ const latencyDecay = 10 * time.Second
 // the first has an even number: over 10,000 hosts in random order a pair with softmax takes 255 ns, and 280 where it is odd.
 type host struct {
 	ejection              // guarded by Pool.mu
-	place    atomic.Int32 // in the hosts of the view that was filled last
+	place    atomic.Int32 // in the hosts of the view that was last filled, or had all its scores computed
 	index    int32        // guarded by service.mu; its place in service.order
 	score    atomicFloat  // memoized; written by refresh
 	window   window       // guarded by Pool.mu
@@ -28,7 +28,7 @@ type host struct {
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	trials  float64       // guarded by Pool.mu; as of the last refresh
 	mean    float64       // guarded by Pool.mu; of these trials
-	below   *host         // the next of service.rated; see ratedHosts
+	_       [8]byte       // so that the allocator aligns it to 512
 }
 
 // rateLocked records what a lease told.
@@ -44,7 +44,7 @@ func (h *host) rateLocked(c *conn, o outcome, now time.Duration) {
 // trialLocked records one score.
 func (h *host) trialLocked(score float64) {
 	h.window.rate(h.service.slot.Load(), score)
-	if !h.rated {
+	if !h.rated && !h.closed {
 		h.rated = true
 		h.service.rated.push(h)
 	}

@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -189,6 +190,7 @@ func TestRefreshFindsHostsThatAnotherViewHasElsewhere(t *testing.T) {
 		time.Sleep(s.slotLength / 2)
 		require.NotSame(t, v, s.view.Load())
 		for i, a := range s.view.Load().arms {
+			require.EqualValues(t, i, s.order[i].place.Load(), "which is mended, so that the next refresh finds it")
 			require.Equal(t, s.order[i].address, a.Address)
 			if a.Address == c.Address() {
 				require.Zero(t, a.Score)
@@ -217,4 +219,33 @@ func TestRefreshAfterAnEjectionLeavesTheHostOut(t *testing.T) {
 		require.NotContains(t, s.view.Load().hosts, out)
 		require.Contains(t, s.view.Load().ejected, out)
 	})
+}
+
+func TestLevelOffHandsOutAllPicks(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 60_000 {
+		arms := make([]Arm, 1+rng.IntN(30))
+		most := math.Exp(12 * rng.Float64())
+		for i := range arms {
+			arms[i] = Arm{Score: rng.Float64(), Trials: most * rng.Float64()}
+		}
+		u := NewUCB(math.Exp(4*rng.Float64() - 3))
+		picks, sum := math.Floor(1+math.Exp(12*rng.Float64())), 0.0
+		for _, part := range u.spread(arms, picks) {
+			sum += part
+		}
+		require.InEpsilon(t, picks, sum, 0.01, "%d arms of up to %v trials, %v", len(arms), most, u)
+	}
+}
+
+// A plug-in that ends the goroutine of a call leaves the waiter in its line.
+func TestWaiterThatStandsInALineServesNoOtherCall(t *testing.T) {
+	env := &poolEnv{queue: new(waitQueue)}
+	first, second := turn{env: env}, turn{env: env}
+	w := first.waiter()
+	require.True(t, env.queue.push(w))
+	first.stand(w)
+	first.done()
+	require.NotSame(t, w, second.waiter())
+	require.Same(t, w, env.queue.list.front)
 }

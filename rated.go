@@ -1,28 +1,35 @@
 package pooly
 
-import "sync/atomic"
+import "sync"
 
 // ratedHosts are those of which a score was released since the scores were last computed. Of the others, the scores
-// change only when a slot ends, so a refresh need not look at them.
-//
-// It is a stack, linked through the hosts: each host is pushed once, under its pool's lock and with its flag rated, and
-// refresh takes all. From then until refresh clears the flag, under that lock, its link does not change.
+// change only when a slot ends, so a refresh need not look at them. A host that has the flag rated is among them; one
+// that has not may be so, too, and one may be there twice.
 type ratedHosts struct {
-	top   atomic.Pointer[host]
-	count atomic.Int32 // about as many as there are: pushes are counted a moment late
+	mu    sync.Mutex // a leaf, taken under a pool's lock
+	hosts []*host
+	spare []*host // empty; the memory of the time before
 }
 
 func (r *ratedHosts) push(h *host) {
-	for {
-		h.below = r.top.Load()
-		if r.top.CompareAndSwap(h.below, h) {
-			r.count.Add(1)
-			return
-		}
-	}
+	r.mu.Lock()
+	r.hosts = append(r.hosts, h)
+	r.mu.Unlock()
 }
 
-// take empties the stack. It returns the topmost host, nil if there is none, and about how many there were.
-func (r *ratedHosts) take() (top *host, count int) {
-	return r.top.Swap(nil), int(r.count.Swap(0))
+// take returns the hosts, and begins anew. The slice is good until give.
+func (r *ratedHosts) take() []*host {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.hosts
+	r.hosts, r.spare = r.spare, nil
+	return taken
+}
+
+// give returns the memory of what take returned.
+func (r *ratedHosts) give(taken []*host) {
+	clear(taken)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spare = taken[:0]
 }

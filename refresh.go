@@ -81,14 +81,15 @@ func (s *Service) slotAt(now time.Duration) int64 {
 	return int64(now / s.slotLength)
 }
 
+// dueLocked reports whether the scores should be computed. Only one refresh runs at a time.
 func (s *Service) dueLocked(now time.Duration) bool {
-	return s.refreshed == 0 || now-s.refreshed >= s.periodLocked()
+	return !s.inRefresh && (s.refreshed == 0 || now-s.refreshed >= s.periodLocked())
 }
 
 // refreshRest is how many times as long as a refresh took nothing is computed after it.
 const refreshRest = 100
 
-// periodLocked returns the shortest time between two refreshes: MemoizeScoreDuration, unless they take more than a
+// periodLocked returns the shortest time between two refreshes: MemoizeScoreDuration, unless they take more than about a
 // hundredth of that. Of the last two the shorter counts, so that one that was held up changes nothing.
 func (s *Service) periodLocked() time.Duration {
 	return max(s.config.MemoizeScoreDuration, refreshRest*min(s.took[0], s.took[1]))
@@ -120,27 +121,37 @@ func (s *Service) refresh() {
 	at := moment{s.slotAt(now), now}
 	s.refreshed = now
 	s.slot.Store(at.slot)
-	rated, count := s.rated.take() // before the hosts are looked at, so that each is among them
+	rated := s.rated.take() // before the hosts are looked at, so that each is among them
+	defer s.rated.give(rated)
 	base := s.view.Load()
-	if base != nil && base.generation != s.generation.Load() {
-		base = nil
-	}
-	all := base == nil || at.slot != s.walked.slot || count > len(s.order)/manyRated ||
+	all := base == nil || base.err != nil || at.slot != s.walked.slot || len(rated) > len(s.order)/manyRated ||
 		s.timing.Load() && now-s.walked.now >= walkAfter
-	if all {
-		s.walked = at
-	} else if rated == nil {
+	if !all && len(rated) == 0 {
 		s.mu.Unlock()
 		return
 	}
-	generation := s.generation.Add(1) // so that no view with older scores takes the place of this one
+	// No view with older scores takes the place of this one. If base is not of now, neither would be what is made of it.
+	if base == nil || !s.generation.CompareAndSwap(base.generation, base.generation+1) {
+		s.generation.Add(1)
+		base, all = nil, true
+	}
 	var v *view
 	if base == nil {
 		v = s.newViewLocked()
 	} else {
-		v = base.next(generation)
+		v = base.next()
 	}
+	if all {
+		s.walked = at
+	}
+	s.inRefresh = true
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.inRefresh = false
+		s.took[0], s.took[1] = s.took[1], s.clock.now()-now
+	}()
 
 	if base == nil {
 		s.fill(v, &at)
@@ -148,10 +159,6 @@ func (s *Service) refresh() {
 		v.recordAll(at)
 	}
 	s.publish(v)
-
-	s.mu.Lock()
-	s.took[0], s.took[1] = s.took[1], s.clock.now()-now
-	s.mu.Unlock()
 }
 
 // calculate passes a score through the ScoreCalculator. If that panics or returns no number, the score stays as

@@ -1,7 +1,9 @@
 package pooly_test
 
 import (
+	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -100,11 +102,13 @@ func TestStrategiesGoByTheScoresOfStats(t *testing.T) {
 					continue
 				}
 				time.Sleep(pooly.DefaultMemoizeScoreDuration)
-				stats := s.Stats() // computes the scores if they are due
-				if c, err := s.GetConn(); err == nil {
-					require.NoError(t, c.Release(nil, 1)) // makes the picker if hosts have changed
-				}
 				synctest.Wait()
+				if c, err := s.GetConn(); err == nil { // makes the picker if hosts have changed
+					require.Error(t, c.Release(nil, math.NaN())) // rates nothing
+				}
+				time.Sleep(pooly.DefaultMemoizeScoreDuration)
+				synctest.Wait()
+				stats := s.Stats() // computes the scores if they are due
 				arms, _ := told.told()
 				scores := map[string]pooly.HostStats{}
 				for _, h := range stats.Hosts {
@@ -112,9 +116,10 @@ func TestStrategiesGoByTheScoresOfStats(t *testing.T) {
 						scores[h.Address] = h
 					}
 				}
-				if len(scores) != len(arms) {
-					continue // a host was ejected or restored by the last call
+				if len(scores) == 0 {
+					continue // the last picker was for hosts that have all been ejected since
 				}
+				require.Len(t, arms, len(scores))
 				for _, a := range arms {
 					require.Equal(t, scores[a.Address].Score, a.Score, a.Address)
 					require.Equal(t, scores[a.Address].Trials, a.Trials, a.Address)
@@ -194,25 +199,219 @@ func TestRefreshThatWasHeldUpOnceIsNoReasonToWait(t *testing.T) {
 // A strategy may do with its arms as it likes.
 func TestStrategiesThatChangeTheirArmsChangeNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		vandal := new(vandal)
-		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: vandal}, "a", "b")
+		told := new(observer)
+		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: vandal{told}}, "a", "b")
 		for range 20 {
 			rate(t, s, 1)
 			time.Sleep(pooly.DefaultMemoizeScoreDuration)
-			for _, a := range vandal.told {
+			arms, _ := told.told()
+			require.Len(t, arms, 2)
+			for _, a := range arms {
 				require.Contains(t, []string{"a", "b"}, a.Address)
-				require.NotEqual(t, -1.0, a.Score)
 			}
 		}
 	})
 }
 
-type vandal struct{ told []pooly.Arm }
+type vandal struct{ told *observer }
 
-func (v *vandal) NewPicker(arms []pooly.Arm) pooly.Picker {
-	v.told = append([]pooly.Arm(nil), arms...)
+func (v vandal) NewPicker(arms []pooly.Arm) pooly.Picker {
+	p := v.told.NewPicker(slices.Clone(arms))
 	for i := range arms {
 		arms[i] = pooly.Arm{Address: "z", Score: -1}
 	}
+	return p
+}
+
+// No release is lost between two refreshes, however they meet: while no slot ends, each counts as one trial.
+func TestRefreshLosesNoRelease(t *testing.T) {
+	const hosts, callers = 40, 8
+	told := new(observer)
+	s, _ := newService(t, pooly.ServiceConfig{
+		BanditStrategy:       told,
+		DecayDuration:        24 * time.Hour,
+		MemoizeScoreDuration: time.Millisecond,
+	})
+	for i := range hosts {
+		s.Add(strconv.Itoa(i))
+	}
+	var counts [hosts]atomic.Int64
+	var calling sync.WaitGroup
+	for i := range callers {
+		calling.Go(func() {
+			for n := range 3000 {
+				c, err := s.GetConn()
+				if err != nil || c.Release(nil, 1) != nil {
+					t.Error(err)
+					return
+				}
+				if host, err := strconv.Atoi(c.Address()); err == nil {
+					counts[host].Add(1)
+				}
+				if i == 0 && n%100 == 0 { // a change of hosts, in the midst of it
+					s.Add("passing")
+					s.Remove("passing")
+				}
+			}
+		})
+	}
+	calling.Wait()
+	eventually(t, func() bool {
+		for _, h := range s.Stats().Hosts {
+			host, _ := strconv.Atoi(h.Address)
+			if h.Trials != float64(counts[host].Load()) {
+				return false
+			}
+		}
+		arms, _ := told.told()
+		for _, a := range arms {
+			host, _ := strconv.Atoi(a.Address)
+			if a.Trials != float64(counts[host].Load()) {
+				return false
+			}
+		}
+		return len(arms) == hosts
+	})
+}
+
+// A plug-in may release leases while the scores are computed.
+func TestRefreshMeetsReleasesOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts = 20
+		var s *pooly.Service
+		var within atomic.Bool
+		told := new(observer)
+		s, _ = newService(t, pooly.ServiceConfig{
+			BanditStrategy: told,
+			ScoreCalculator: computerFunc(func(score float64) float64 {
+				if s != nil && !within.Swap(true) {
+					for range 2 * hosts {
+						if c, err := s.GetConn(); err == nil {
+							_ = c.Release(nil, 1)
+						}
+					}
+					within.Store(false)
+				}
+				return score
+			}),
+		})
+		for i := range hosts {
+			s.Add(strconv.Itoa(i))
+		}
+		for range 50 {
+			rate(t, s, 1)
+			time.Sleep(slot / 8)
+		}
+		within.Store(true) // no more of them
+		time.Sleep(pooly.DefaultMemoizeScoreDuration)
+		rate(t, s, 1)
+		time.Sleep(pooly.DefaultMemoizeScoreDuration)
+		synctest.Wait()
+		stats := s.Stats()
+		arms, _ := told.told()
+		for i, a := range arms {
+			require.Equal(t, stats.Hosts[i].Trials, a.Trials)
+		}
+	})
+}
+
+func TestStrategyThatFailedOnceIsAskedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		strategy := new(unreliable)
+		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: strategy, DecayDuration: 24 * time.Hour})
+		for i := range 20 {
+			s.Add(strconv.Itoa(i))
+		}
+		for range 2 {
+			rate(t, s, 1)
+			time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
+		}
+		strategy.fails.Store(true)
+		rate(t, s, 1)
+		time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
+		_, err := s.GetConn()
+		require.ErrorContains(t, err, "NewPicker")
+		strategy.fails.Store(false)
+		time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
+		rate(t, s, 1)
+	})
+}
+
+type unreliable struct{ fails atomic.Bool }
+
+func (u *unreliable) NewPicker(arms []pooly.Arm) pooly.Picker {
+	if u.fails.Load() {
+		return nil
+	}
 	return uniform(len(arms))
+}
+
+// When a host is ejected while the scores are computed, the view with these comes too late, and the one without that
+// host was made before all were known.
+func TestScoresReachTheStrategyThoughAHostWasEjectedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts = 20
+		told := new(observer)
+		var computed int
+		var eject func()
+		s, d := newService(t, pooly.ServiceConfig{
+			BanditStrategy:      told,
+			DecayDuration:       time.Hour,
+			ConsecutiveFailures: 1,
+			ScoreCalculator: computerFunc(func(score float64) float64 {
+				if computed++; computed == hosts/2 && eject != nil {
+					eject()
+					time.Sleep(time.Millisecond) // meanwhile the view is made anew
+				}
+				return score
+			}),
+		})
+		for i := range hosts {
+			s.Add(strconv.Itoa(i))
+		}
+		for range 10 * hosts {
+			rate(t, s, 1)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		lease := get(t, s)
+		d.refuse(lease.Address())
+		computed, eject = 0, func() { _ = lease.Release(errFatal, 0) }
+		time.Sleep(time.Minute) // a slot
+		rate(t, s, 1)           // wakes the service
+		time.Sleep(3 * pooly.DefaultMemoizeScoreDuration)
+		synctest.Wait()
+		require.True(t, hostStats(t, s, lease.Address()).Ejected)
+		eject = nil
+		rate(t, s, 1)
+		time.Sleep(3 * pooly.DefaultMemoizeScoreDuration)
+		synctest.Wait()
+		arms, _ := told.told()
+		require.Len(t, arms, hosts-1)
+		for _, a := range arms {
+			require.Equal(t, hostStats(t, s, a.Address).Score, a.Score, a.Address)
+		}
+	})
+}
+
+func TestRefreshesDoNotOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most, calls atomic.Int32
+		s, _ := newService(t, pooly.ServiceConfig{
+			ScoreCalculator: computerFunc(func(score float64) float64 {
+				calls.Add(1)
+				most.Store(max(most.Load(), running.Add(1)))
+				time.Sleep(pooly.DefaultMemoizeScoreDuration * 5 / 2)
+				running.Add(-1)
+				return score
+			}),
+		}, "a")
+		for range 100 {
+			rate(t, s, 1)
+			_ = s.Stats()
+			time.Sleep(pooly.DefaultMemoizeScoreDuration / 2)
+		}
+		require.Greater(t, calls.Load(), int32(1))
+		require.EqualValues(t, 1, most.Load())
+	})
 }

@@ -80,7 +80,7 @@ type ServiceConfig struct {
 	DecayDuration time.Duration
 
 	// MemoizeScoreDuration is the shortest time between two computations of the scores. If these take long, as with
-	// thousands of hosts or a slow strategy, it is longer, so that they take at most a hundredth of the time. Default
+	// thousands of hosts or a slow strategy, it is longer, so that they take about a hundredth of the time at most. Default
 	// 100 ms.
 	MemoizeScoreDuration time.Duration
 
@@ -208,7 +208,7 @@ type Service struct {
 	available          atomic.Int32  // of these, the ones not ejected; changed under their pools' locks
 	ejecting           sync.Mutex    // makes one of counting and ejecting; a leaf, taken under a pool's lock
 	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
-	rated              ratedHosts    // since the scores were last computed
+	rated              ratedHosts
 	rebuilding         atomic.Bool
 	tasks              tasks // what runs in the background and calls plug-ins
 	getFailures        atomic.Uint64
@@ -226,6 +226,7 @@ type Service struct {
 	refreshed time.Duration      // when scores were last computed; 0: never
 	walked    moment             // when those of all hosts were
 	took      [2]time.Duration   // the last two refreshes
+	inRefresh bool               // one runs
 	ticking   bool               // the timer is set
 	unseen    bool               // a call came since the scores were last computed
 	ticker    *time.Timer

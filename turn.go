@@ -155,7 +155,7 @@ func (t *turn) end() (failed []*waiter) {
 
 // done leaves the call's waiter to a later call. It must come after end, and nothing may be asked of t afterwards.
 func (t *turn) done() {
-	if w := t.own; w != nil {
+	if w := t.own; w != nil && t.placed == 0 { // or a plug-in has ended the goroutine, and w stands in a line still
 		t.own = nil
 		*w = waiter{ready: w.ready}
 		t.env.queue.spare.Put(w)

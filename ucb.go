@@ -88,12 +88,13 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 // levelOff fills the parts with picks in all, or nearly so, and returns how many it did. fill says how many picks a level
 // between low and high takes, the fewer the higher it is, and how fast that changes.
 //
-// It is Newton's method for 1/√sum, which is nearly a straight line and so takes it a few steps, with bisection where
-// these lead out of bounds: for 10,000 arms NewPicker takes 0.6 ms, and 1.1 with bisection alone.
+// It is Newton's method for 1/√sum, which is nearly a straight line and so takes a few steps, with bisection where these
+// lead out of bounds, and each fourth time, lest they creep: for 10,000 arms NewPicker takes 0.6 ms, and 1.1 with
+// bisection alone.
 func levelOff(fill func(level float64) (sum, slope float64), picks, low, high float64) float64 {
 	const precision = 1e-6
 	level := low
-	for range 50 {
+	for step := range 50 {
 		sum, slope := fill(level)
 		if math.Abs(sum-picks) <= precision*picks {
 			return sum
@@ -104,7 +105,7 @@ func levelOff(fill func(level float64) (sum, slope float64), picks, low, high fl
 			high = level
 		}
 		level -= 2 * sum * (math.Sqrt(sum/picks) - 1) / slope
-		if !(level > low && level < high) { // nor is it NaN
+		if !(level > low && level < high) || step%4 == 3 { // nor is it NaN
 			level = (low + high) / 2
 		}
 	}

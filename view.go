@@ -126,6 +126,7 @@ func (s *Service) rebuild() *view {
 		close(f.done)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.walked.slot = -1 // scores that a refresh has computed meanwhile may be missing
 		if s.flight == f {
 			s.flight = nil
 		}
@@ -140,9 +141,9 @@ func (s *Service) newViewLocked() *view {
 	return &view{generation: s.generation.Load(), hosts: slices.Clone(s.order)}
 }
 
-// next begins a view of the same hosts, of which record has yet to enter new scores.
-func (v *view) next(generation uint64) *view {
-	return &view{generation: generation, hosts: v.hosts, arms: slices.Clone(v.arms), ejected: v.ejected}
+// next begins the view that follows v, of the same hosts, of which record has yet to enter new scores.
+func (v *view) next() *view {
+	return &view{generation: v.generation + 1, hosts: v.hosts, arms: slices.Clone(v.arms), ejected: v.ejected}
 }
 
 // fill sorts the hosts of a view that was begun, and makes their arms. With at it computes their scores first.
@@ -175,25 +176,24 @@ func (s *Service) fill(v *view, at *moment) {
 func (v *view) recordAll(at moment) {
 	for i, h := range v.hosts {
 		h.record(at, &v.arms[i])
+		h.place.Store(int32(i))
 	}
 	for _, h := range v.ejected {
 		h.record(at, new(Arm))
 	}
 }
 
-// recordRated is recordAll for the hosts that were rated, of which top is the first. It reports false if it cannot tell
-// where one of them stands, and then the scores of all must be computed.
-func (v *view) recordRated(top *host, at moment) bool {
-	for h := top; h != nil; {
-		below := h.below // before h can be pushed again
+// recordRated computes the scores of some hosts of the view. It reports false if it cannot tell where one of them stands,
+// and then those of all must be computed.
+func (v *view) recordRated(hosts []*host, at moment) bool {
+	for _, h := range hosts {
 		arm := new(Arm)
 		if i := int(h.place.Load()); i < len(v.hosts) && v.hosts[i] == h {
 			arm = &v.arms[i]
 		} else if !slices.Contains(v.ejected, h) {
-			return false // another view was made since
+			return false // another view was filled since
 		}
 		h.record(at, arm)
-		h = below
 	}
 	return true
 }
