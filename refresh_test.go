@@ -366,6 +366,7 @@ func TestScoresReachTheStrategyThoughAHostWasEjectedMeanwhile(t *testing.T) {
 				return score
 			}),
 		})
+		pooly.SeedService(s, 1)
 		for i := range hosts {
 			s.Add(strconv.Itoa(i))
 		}
