@@ -227,7 +227,7 @@ func TestLevelOffHandsOutAllPicks(t *testing.T) {
 		arms := make([]Arm, 1+rng.IntN(30))
 		most := math.Exp(12 * rng.Float64())
 		for i := range arms {
-			arms[i] = Arm{Score: rng.Float64(), Trials: most * rng.Float64()}
+			arms[i] = Arm{Score: rng.Float64(), Trials: most * (1 - 0.1*rng.Float64())}
 		}
 		u := NewUCB(math.Exp(4*rng.Float64() - 3))
 		picks, sum := math.Floor(1+math.Exp(12*rng.Float64())), 0.0

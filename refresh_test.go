@@ -366,7 +366,7 @@ func TestScoresReachTheStrategyThoughAHostWasEjectedMeanwhile(t *testing.T) {
 				return score
 			}),
 		})
-		pooly.SeedService(s, 1)
+		pooly.SeedService(s, 4)
 		for i := range hosts {
 			s.Add(strconv.Itoa(i))
 		}
