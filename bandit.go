@@ -41,8 +41,9 @@ type Arm struct {
 	// 1, one in the slot of age k counts (n-k)/n.
 	Trials float64
 
-	mean float64 // as the window has it; see Mean
-	host *host   // nil in an Arm that is made by hand
+	mean    float64  // as the window has it; see Mean
+	host    *host    // nil in an Arm that is made by hand
+	service *Service // the host's, here so that Mean of 10,000 hosts reads nothing from these
 }
 
 // Mean returns the mean of the scores of the Trials, weighted as these are. Unlike Score it leaves out the times
@@ -54,7 +55,7 @@ func (a Arm) Mean() float64 {
 	if a.host == nil {
 		return a.Score
 	}
-	return a.host.service.calculate(a.mean)
+	return a.service.calculate(a.mean)
 }
 
 // InUse returns how many of the host's connections are leased now. It costs an atomic read of memory that every
@@ -76,7 +77,7 @@ func (a Arm) Latency() time.Duration {
 	if a.host == nil {
 		return 0
 	}
-	a.host.service.startTiming()
+	a.service.startTiming()
 	return time.Duration(a.host.latency.Load())
 }
 
@@ -90,9 +91,9 @@ func (a Arm) ExpectedLatency() time.Duration {
 	if a.host == nil {
 		return 0
 	}
-	a.host.service.startTiming()
-	if curve := &a.host.curve; !curve.wanted.Load() {
-		curve.wanted.Store(true)
+	a.service.startTiming()
+	if !a.service.fitting.Load() {
+		a.service.fitting.Store(true)
 	}
 	return a.host.curve.latency(a.InUse() + 1)
 }

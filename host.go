@@ -28,7 +28,6 @@ type host struct {
 	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
 	trials  float64       // guarded by Pool.mu; as of the last refresh
 	mean    float64       // guarded by Pool.mu; of these trials
-	_       [8]byte       // so that the allocator aligns it to 512
 }
 
 // rateLocked records what a lease told.
@@ -53,7 +52,7 @@ func (h *host) trialLocked(score float64) {
 // timeLocked records how long a lease, or one request of it, took.
 func (h *host) timeLocked(c *conn, elapsed, now time.Duration) {
 	h.observeLocked(elapsed, now)
-	if h.curve.wanted.Load() {
+	if h.service.fitting.Load() {
 		h.curve.observeLocked(int(c.load), elapsed, now)
 	}
 }

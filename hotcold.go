@@ -41,10 +41,9 @@ func NewHotCold(choices int, quantile float64) *HotCold {
 // NewPicker implements Bandit in O(n log n).
 func (h *HotCold) NewPicker(arms []Arm) Picker {
 	p := &hotColdPicker{choices: h.choices, hosts: candidates(arms)}
+	arms[0].ExpectedLatency() // so that leases are timed from the first
 	loads := make([]float64, len(arms))
-	for i, a := range arms {
-		a.ExpectedLatency() // so that leases are timed from the first
-		c := p.hosts[i]
+	for i, c := range p.hosts {
 		loads[i] = c.load(c.inUse())
 	}
 	slices.Sort(loads)

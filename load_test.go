@@ -26,7 +26,7 @@ func armsOf(figures ...hostFigures) []Arm {
 		h.inUse.Store(int32(f.inUse))
 		h.latency.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
-		arms[i] = Arm{Score: noTrials, Trials: f.trials, mean: f.scores, host: h}
+		arms[i] = Arm{Score: noTrials, Trials: f.trials, mean: f.scores, host: h, service: h.service}
 	}
 	return arms
 }

@@ -21,10 +21,9 @@ const (
 // lately. While they say little about the slope, because all began under the same load, it leans towards the line
 // through the origin: twice the leases, twice the time, as in any queue. Neither base nor slope is negative.
 //
-// Reading is one atomic load. Recording takes about 20 ns, under the pool's lock, and only once wanted is set.
+// Reading is one atomic load. Recording takes about 20 ns, under the pool's lock, and only once a strategy has asked for it.
 type loadCurve struct {
-	wanted atomic.Bool   // a strategy asks for the curve
-	line   atomic.Uint64 // base and slope in nanoseconds, each a float32; 0 before the first lease
+	line atomic.Uint64 // base and slope in nanoseconds, each a float32; 0 before the first lease
 
 	// Guarded by Pool.mu; over the leases recorded, newer ones weighing more.
 	at     time.Duration // when last changed

@@ -199,10 +199,11 @@ type Service struct {
 	done     chan struct{} // closed by Close
 
 	// Read by every call, written rarely.
-	view   atomic.Pointer[view] // nil after a change of hosts, until the next call makes it anew
-	busy   atomic.Bool          // a call came since the last tick
-	timing atomic.Bool          // the strategy asks for latencies, so leases are timed
-	slot   atomic.Int64         // the number of the current slot; right while the service is in use
+	view    atomic.Pointer[view] // nil after a change of hosts, until the next call makes it anew
+	busy    atomic.Bool          // a call came since the last tick
+	timing  atomic.Bool          // the strategy asks for latencies, so leases are timed
+	fitting atomic.Bool          // it asks for those at the current load, so loadCurves are fitted
+	slot    atomic.Int64         // the number of the current slot; right while the service is in use
 
 	size               atomic.Int32  // hosts in use; changed under mu
 	available          atomic.Int32  // of these, the ones not ejected; changed under their pools' locks

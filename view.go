@@ -154,7 +154,7 @@ func (s *Service) fill(v *view, at *moment) {
 	v.hosts = all[:0]
 	v.arms = make([]Arm, 0, len(all))
 	for _, h := range all {
-		arm := Arm{Address: h.address, host: h}
+		arm := Arm{Address: h.address, host: h, service: s}
 		if at != nil {
 			h.record(*at, &arm)
 		}
