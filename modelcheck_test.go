@@ -351,7 +351,7 @@ func (m *model) slow(r *registration) bool {
 }
 
 // checkOrder holds if no call was served before one that stood in the queue before it, where all did. A call may be passed
-// only while it waits for a dial of its own.
+// only while it waits for a dial of its own, or tests a connection that it was handed and that turns out to be dead.
 func (m *model) checkOrder(stats pooly.ServiceStats, pending []*modelCall) {
 	if !m.closed && m.inQueue && !m.scattered() {
 		newest, passed := 0, []int(nil)
@@ -365,17 +365,18 @@ func (m *model) checkOrder(stats pooly.ServiceStats, pending []*modelCall) {
 				passed = append(passed, c.id)
 			}
 		}
-		dialing := m.dialed // each may have kept a call elsewhere while it was passed
+		elsewhere := m.dialed + m.unfit // each may have kept a call elsewhere while it was passed
 		for _, r := range m.places {
 			if !r.left() || r.removed == m.step {
-				dialing += m.dialing(r)
+				elsewhere += m.dialing(r)
 			}
 		}
-		if newest > 0 && len(pending) > 0 && dialing == 0 {
+		if newest > 0 && len(pending) > 0 && elsewhere == 0 {
 			m.reached.ordered++
 		}
-		if len(passed) > dialing {
-			m.failf("calls %v were passed by one of step %d, and only %d dials were in flight", passed, newest, dialing)
+		if len(passed) > elsewhere {
+			m.failf("calls %v were passed by one of step %d, and only %d were dialled for or handed dead connections",
+				passed, newest, elsewhere)
 		}
 	}
 

@@ -28,6 +28,7 @@ type model struct {
 	inQueue bool      // all calls that waited when it began stood in the queue
 	up      int       // hosts that were not ejected when it began
 	dialed  int       // dials that ended in it, or were cut short
+	unfit   int       // connections that callers tested in it and found dead
 
 	hosts  map[string]*modelHost
 	places []*registration
@@ -154,7 +155,7 @@ func (m *model) failf(format string, args ...any) {
 func (m *model) begin(batch []op) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.batch, m.since, m.dialed = batch, time.Now(), 0
+	m.batch, m.since, m.dialed, m.unfit = batch, time.Now(), 0, 0
 	for _, r := range m.registered() {
 		r.roomBefore = m.occupied(r) < m.plan.MaxConns
 	}
@@ -553,6 +554,7 @@ func (d *modelDriver) TestOnBorrow(handle *pooly.Conn) error {
 		m.failf("connection %d of %s is tested after it was closed", c.id, c.of.address)
 	}
 	if c.dead {
+		m.unfit++
 		return errDead
 	}
 	return nil
