@@ -151,6 +151,29 @@ func BenchmarkRefresh(b *testing.B) {
 	}
 }
 
+// BenchmarkNewPicker is what each strategy makes of 10,000 hosts that are all in use.
+func BenchmarkNewPicker(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	arms := make([]Arm, 10_000)
+	for i := range arms {
+		arms[i] = Arm{Score: rng.Float64(), Trials: 100 * rng.Float64()}
+	}
+	for _, strategy := range []Bandit{
+		NewRoundRobin(), NewWeightedRoundRobin(), NewEpsilonGreedy(0.1), NewSoftMax(0.1), NewUCB(0.5), NewThompson(),
+		NewPowerOfTwo(), NewPeakEWMA(5), NewHotCold(5, 0.84),
+	} {
+		b.Run(strategyName(strategy), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p := strategy.NewPicker(arms)
+				if u, ok := p.(*ucbPicker); ok {
+					u.picks.Store(50_000) // which it spreads next time
+				}
+			}
+		})
+	}
+}
+
 type pickerFunc func(*rand.Rand) int
 
 func (f pickerFunc) Pick(rng *rand.Rand) int { return f(rng) }
