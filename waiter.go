@@ -25,7 +25,7 @@ type waiter struct {
 	queued     bool    // guarded by queue.mu: it stands in the queue
 	pool       *Pool   // guarded by queue.mu: in whose line it stands, or who answered it; nil in the queue
 	dialing    bool    // guarded by pool.mu: it stands in that pool's line
-	prev, next *waiter // guarded like the line it stands in
+	prev, next *waiter // guarded like the line it stands in; see also Pool.granted
 }
 
 // answer ends the wait of a waiter that was just taken out of its line.
