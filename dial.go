@@ -303,6 +303,9 @@ func (p *Pool) setHealthLocked(to health) (from health) {
 			h.cause, h.byFeedback = nil, false
 		}
 		h.service.generation.Add(1)
+		if to != ejected {
+			h.service.news.tell()
+		}
 	}
 	return from
 }

@@ -24,9 +24,9 @@ import (
 //
 // If f panics, or ends its goroutine, the connection is closed, the host is not rated, and the panic goes on.
 //
-// If the error wraps one made by Retry, f is run again with a connection to a host that this call has not used, or, if
-// there is no other that can be reached, after RetryDelay with one that it has. While others are merely full it waits
-// for them. f runs GetAttempts times at most.
+// If the error wraps one made by Retry, f is run again with a connection to a host that this call has not used, or else
+// with one that it has: after RetryDelay if no other can be reached, after FallbackDelay if none answers. While others are
+// merely full it waits for them. f runs GetAttempts times at most.
 //
 // If ctx ends, a connection that is a net.Conn (see Conn.NetConn) is closed under f, so that its reads and writes
 // fail, and Do's error wraps ctx.Err() and the cause. It closes the socket at the bottom, found by way of the

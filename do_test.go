@@ -218,6 +218,24 @@ func TestDoWaitsForAFullHostRatherThanAskOneThatFailed(t *testing.T) {
 	})
 }
 
+// The host that failed is better than one that does not answer at all.
+func TestDoAsksAHostThatFailedRatherThanWaitForABlackHole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"a"}}, "a", "hole")
+		d.slow("hole", time.Hour)
+		began := time.Now()
+		runs := 0
+		require.NoError(t, s.Do(t.Context(), func(c *pooly.Conn) error {
+			require.Equal(t, "a", c.Address())
+			if runs++; runs == 1 {
+				return pooly.Retry(errTemporary)
+			}
+			return nil
+		}))
+		require.Equal(t, pooly.DefaultFallbackDelay, time.Since(began))
+	})
+}
+
 // A call that waits for one host must not keep those behind it from the connections that it does not want.
 func TestDoThatWaitsForOneHostLetsOthersHaveTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

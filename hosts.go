@@ -175,6 +175,9 @@ func (c *change) settle() {
 		h.prespawn(s.config.PrespawnConns)
 		h.serve()
 	}
+	if len(c.joined) > 0 {
+		s.news.tell()
+	}
 	if len(c.left) > 0 {
 		s.queue.wakeChoosy()
 		if s.available.Load() == 0 {

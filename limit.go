@@ -39,15 +39,17 @@ func (l *limit) err() error {
 	return nil
 }
 
-// wait receives from ready. It returns nil if early comes first, and an error if the limit does.
-func (l *limit) wait(ready <-chan *waiter, early <-chan time.Time) (*waiter, error) {
-	if early == nil && l.timeout == 0 && l.ctx.Done() == nil {
+// wait receives from ready. It returns nil if early or news comes first, and an error if the limit does.
+func (l *limit) wait(ready <-chan *waiter, early <-chan time.Time, news <-chan struct{}) (*waiter, error) {
+	if early == nil && news == nil && l.timeout == 0 && l.ctx.Done() == nil {
 		return <-ready, nil // 20 ns less than a select, of a pair of 970 with 64 callers for 4 connections
 	}
 	select {
 	case w := <-ready:
 		return w, nil
 	case <-early:
+		return nil, nil
+	case <-news:
 		return nil, nil
 	case <-l.ctx.Done():
 	case <-l.expired():

@@ -252,7 +252,7 @@ func (p *Pool) waitFor(ctx context.Context) (lease *Conn, cause, err error) {
 			p.serve() // what came free since get looked
 		}
 		t.bury()
-		w, err := t.await(&limit, 0, p)
+		w, err := t.await(&limit, 0, nil, p)
 		switch {
 		case err != nil:
 			return nil, nil, err

@@ -181,6 +181,63 @@ func TestCallerAtABlackHoleQueuesForFullHostsToo(t *testing.T) {
 	})
 }
 
+// A call that waits for a dial that has stalled, with no other host left to try, is served by the next that comes.
+func TestCallerAtABlackHoleTakesAHostThatComes(t *testing.T) {
+	for name, come := range map[string]func(s *pooly.Service, d *fakeDriver){
+		"added":    func(s *pooly.Service, _ *fakeDriver) { s.Add("good") },
+		"set":      func(s *pooly.Service, _ *fakeDriver) { s.SetHosts("hole", "good") },
+		"restored": func(_ *pooly.Service, d *fakeDriver) { d.accept("down") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newService(t, pooly.ServiceConfig{
+					BanditStrategy:  inOrder{"hole"},
+					MaxEjectionTime: time.Second,
+				}, "hole", "down")
+				d.slow("hole", time.Hour)
+				d.refuse("down")
+				served := make(chan *pooly.Conn)
+				go func() { served <- get(t, s) }()
+				time.Sleep(3 * time.Second)
+				synctest.Wait()
+				require.Empty(t, served)
+				began := time.Now()
+				come(s, d)
+				c := <-served
+				require.NotEqual(t, "hole", c.Address())
+				require.LessOrEqual(t, time.Since(began), time.Second, "the longest time between two probes")
+				release(t, c)
+			})
+		})
+	}
+}
+
+// A host that came is full by the time the call looks at it: the call queues there, in its turn.
+func TestCallerAtABlackHoleQueuesForAHostThatComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "hole")
+		d.slow("hole", time.Hour)
+		served := make(chan string, 2)
+		call := func(name string) {
+			c := get(t, s)
+			require.Equal(t, "good", c.Address())
+			served <- name
+			time.Sleep(time.Second)
+			release(t, c)
+		}
+		go call("who found the host full")
+		time.Sleep(100 * time.Millisecond)
+		go call("who was in the queue")
+		time.Sleep(time.Second)
+		require.Equal(t, 1, s.Stats().Waiting)
+		began := time.Now()
+		s.Add("good")
+		require.Equal(t, "who was in the queue", <-served)
+		require.Equal(t, "who found the host full", <-served)
+		require.Equal(t, time.Second, time.Since(began))
+	})
+}
+
 func TestCallerWhoGivesUpARaceLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a", "b", "c")

@@ -28,7 +28,8 @@ type search struct {
 	early    [1 + morePicks]*host // the memory for the strategy's choices that are full
 
 	turn    turn
-	awaited *Pool // the last host that the call began to wait for
+	awaited *Pool           // the last host that the call began to wait for
+	news    <-chan struct{} // of hosts to try; nil unless the call waits only for dials, and has no other
 }
 
 // morePicks is how many more choices a search asks the strategy for.
@@ -43,7 +44,7 @@ func (s *Service) newSearch(ctx context.Context, first *host) *search {
 	}
 }
 
-// run leases a connection, or returns a *GetConnError. Hosts to avoid are asked once there is no other.
+// run leases a connection, or returns a *GetConnError. Hosts to avoid are asked once no other answers in time.
 func (q *search) run() (*Conn, error) {
 	s := q.service
 	defer q.limit.stop()
@@ -99,12 +100,13 @@ func (q *search) round() (*Conn, error) {
 		if q.turn.placed == 0 {
 			return nil, nil
 		}
-		w, err := q.turn.await(&q.limit, patience, q.awaited)
+		w, err := q.turn.await(&q.limit, patience, q.news, q.awaited)
 		switch {
 		case err != nil:
 			return nil, err
-		case w == nil:
+		case w == nil && q.news == nil:
 			q.awaited.suspectDials()
+		case w == nil:
 		case w.err != nil:
 			q.failed(w.pool, w.err)
 		case w.lease != nil && q.turn.accept(w.lease):
@@ -118,6 +120,7 @@ func (q *search) round() (*Conn, error) {
 // alongside; 0 if there is none.
 func (q *search) stand(v *view) (lease *Conn, patience time.Duration, err error) {
 	defer q.turn.bury()
+	q.news = nil
 	if !q.turn.makeRoom() {
 		return nil, 0, nil
 	}
@@ -137,8 +140,10 @@ func (q *search) stand(v *view) (lease *Conn, patience time.Duration, err error)
 		q.awaited = w.chosen
 		q.turn.stand(w)
 		return nil, max(0, s.config.FallbackDelay), nil
-	case outcome == gone || q.turn.standsAt(nil):
+	case q.turn.placed == 0 && outcome == gone, q.turn.standsAt(nil):
 		return nil, 0, nil
+	case outcome == gone:
+		return q.listen(v)
 	case !s.queue.push(w):
 		return nil, 0, ErrPoolClosed
 	}
@@ -153,6 +158,20 @@ func (q *search) stand(v *view) (lease *Conn, patience time.Duration, err error)
 	if s.generation.Load() != v.generation && w.leave(s.queue) {
 		q.turn.forget(w) // v may lack a host that has room
 		return q.standAnew()
+	}
+	return nil, 0, nil
+}
+
+// listen is for a call that waits for dials which take long, and has no host left to try alongside: the hosts to avoid are
+// that, and after those any that joins or is restored.
+func (q *search) listen(v *view) (lease *Conn, patience time.Duration, err error) {
+	if q.turn.avoid != nil {
+		q.turn.avoid = nil
+		return q.stand(v)
+	}
+	q.news = q.service.news.listen()
+	if q.service.generation.Load() != v.generation {
+		return q.standAnew() // that may have been told before
 	}
 	return nil, 0, nil
 }

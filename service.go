@@ -210,6 +210,7 @@ type Service struct {
 	ejecting           sync.Mutex    // makes one of counting and ejecting; a leaf, taken under a pool's lock
 	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
 	rated              ratedHosts
+	news               news
 	rebuilding         atomic.Bool
 	tasks              tasks // what runs in the background and calls plug-ins
 	getFailures        atomic.Uint64

@@ -18,7 +18,7 @@ type turn struct {
 	places [maxStands]*waiter // see stands; each is sent once to the channel that all share, or leaves
 	placed int
 
-	ticket    uint64 // its place in the queue, see waiter; 0: it has not stood there
+	ticket    uint64 // its place in the queue, see waiter; 0: it has not stood anywhere yet
 	redialled bool   // one connection that was dialled for it was dead
 	dead      *conn  // one that it was handed and has not destroyed yet
 
@@ -54,11 +54,15 @@ func (t *turn) stands() []*waiter {
 	return t.places[:t.placed]
 }
 
-// stand notes that w stands in a line. There must be room.
+// stand notes that w stands in a line. There must be room. Even a call that waits for a dial has a place in the queue from
+// now on, should it have to go there.
 func (t *turn) stand(w *waiter) {
 	t.places[t.placed] = w
 	t.placed++
 	t.ticket = w.ticket
+	if t.ticket == 0 {
+		t.ticket = t.env.queue.draw()
+	}
 }
 
 // standsAt reports whether the call waits for a dial of p already or, if p is nil, stands in the queue.
@@ -77,8 +81,9 @@ func (t *turn) passesOver(p *Pool) bool {
 }
 
 // await blocks until one of the call's waiters is answered, and returns it. It returns nil if that takes longer than
-// patience (0: none), and an error if the limit is reached. The wait counts for the pool that answers, or else for p.
-func (t *turn) await(l *limit, patience time.Duration, p *Pool) (*waiter, error) {
+// patience (0: it may), or news comes first (nil: there is none), and an error if the limit is reached. The wait counts
+// for the pool that answers, or else for p.
+func (t *turn) await(l *limit, patience time.Duration, news <-chan struct{}, p *Pool) (*waiter, error) {
 	if t.began == 0 {
 		t.began = t.env.clock.now()
 	}
@@ -88,7 +93,7 @@ func (t *turn) await(l *limit, patience time.Duration, p *Pool) (*waiter, error)
 		defer timer.Stop()
 		early = timer.C
 	}
-	w, err := l.wait(t.own.ready, early)
+	w, err := l.wait(t.own.ready, early, news)
 	if w == nil && err == nil {
 		return nil, nil
 	}

@@ -10,7 +10,7 @@ import (
 // of a pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
 // where the first host with room takes it out. Leaving either is O(1). A call may have several, see turn.
 type waiter struct {
-	ticket uint64       // its call's place in the queue, drawn when the call first stands there; 0 before
+	ticket uint64       // its call's place in the queue, drawn when the call first stands anywhere; 0 before
 	ready  chan *waiter // the call's: gets this waiter once it is answered, and has room for it
 
 	// The answer, written by whoever takes the waiter out of its line, before the waiter is sent. Exactly one comes,
@@ -58,6 +58,18 @@ type waitQueue struct {
 	closed  bool
 }
 
+// draw returns the next ticket.
+func (q *waitQueue) draw() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.drawLocked()
+}
+
+func (q *waitQueue) drawLocked() uint64 {
+	q.tickets++
+	return q.tickets
+}
+
 // push puts w behind all whose calls came before: a call that stood here already, and got nothing when it had its
 // turn, has its old place. It reports false if the queue is closed.
 func (q *waitQueue) push(w *waiter) bool {
@@ -68,8 +80,7 @@ func (q *waitQueue) push(w *waiter) bool {
 	}
 	w.pool, w.queued = nil, true
 	if w.ticket == 0 {
-		q.tickets++
-		w.ticket = q.tickets
+		w.ticket = q.drawLocked()
 	}
 	before := q.list.back
 	for before != nil && before.ticket > w.ticket {
