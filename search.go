@@ -104,9 +104,10 @@ func (q *search) round() (*Conn, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case w == nil && q.news == nil:
-			q.awaited.suspectDials()
 		case w == nil:
+			if q.news == nil { // it is not because of these
+				q.awaited.suspectDials()
+			}
 		case w.err != nil:
 			q.failed(w.pool, w.err)
 		case w.lease != nil && q.turn.accept(w.lease):
@@ -117,7 +118,7 @@ func (q *search) round() (*Conn, error) {
 
 // stand leases an idle connection, or else takes a place where there will be one, besides those that the call has: in
 // the line of the next host to dial, or in the queue. It returns how long to wait before the next host is tried
-// alongside; 0 if there is none.
+// alongside; 0 if there is none, and see news.
 func (q *search) stand(v *view) (lease *Conn, patience time.Duration, err error) {
 	defer q.turn.bury()
 	q.news = nil
@@ -140,7 +141,7 @@ func (q *search) stand(v *view) (lease *Conn, patience time.Duration, err error)
 		q.awaited = w.chosen
 		q.turn.stand(w)
 		return nil, max(0, s.config.FallbackDelay), nil
-	case q.turn.placed == 0 && outcome == gone, q.turn.standsAt(nil):
+	case q.turn.standsAt(nil) || outcome == gone && q.turn.placed == 0:
 		return nil, 0, nil
 	case outcome == gone:
 		return q.listen(v)
