@@ -18,35 +18,76 @@ const (
 )
 
 // BenchmarkContended has 64 goroutines use 4 connections. Each use gives up the processor once, as one that
-// waits for a reply would; without that two cores never have more than two leases out. It reports how long
-// calls waited for their connection, besides the time per pair.
+// waits for a reply would; without that two cores never have more than two leases out. Each pool takes turns with
+// puddle, see byTurns. It reports how long calls waited for their connection, besides the time per pair.
 func BenchmarkContended(b *testing.B) {
 	for _, p := range peers.Pools {
 		b.Run("peer="+p.Name, func(b *testing.B) {
-			pool := p.New(few, peers.Nothing)
+			pool, puddle := p.New(few, peers.Nothing), peers.NewPuddle(few, peers.Nothing)
 			defer pool.Close()
-			contended(b, pool)
+			defer puddle.Close()
+			b.ReportAllocs()
+			var own, others contention
+			own.take(b, pool)
+			others.take(b, puddle)
+			own, others = contention{}, contention{}
+			for b.Loop() {
+				others.take(b, puddle)
+				own.take(b, pool)
+			}
+			b.ReportMetric(median(own.pair), "ns/op")
+			b.ReportMetric(median(own.p50), "p50-wait-ns")
+			b.ReportMetric(median(own.p99), "p99-wait-ns")
+			b.ReportMetric(median(ratios(own.pair, others.pair)), "x-puddle")
+			b.ReportMetric(median(ratios(own.p99, others.p99)), "p99-x-puddle")
+
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			contend(b, pool, nil)
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/(many*uses), "allocs/op")
+			b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/(many*uses), "B/op")
 		})
 	}
 }
 
-func contended(b *testing.B, p peers.Peer) {
-	b.ReportAllocs()
-	waits := make([][]time.Duration, many)
+// uses is how often each goroutine uses a connection in a turn, which takes some 20 ms.
+const uses = 300
+
+// contention is what was measured in each turn, in nanoseconds.
+type contention struct{ pair, p50, p99 []float64 }
+
+func (c *contention) take(b *testing.B, p peers.Peer) {
+	var waits [many][uses]time.Duration
+	began := time.Now()
+	contend(b, p, &waits)
+	c.pair = append(c.pair, float64(time.Since(began))/(many*uses))
+	all := make([]time.Duration, 0, many*uses)
 	for i := range waits {
-		waits[i] = make([]time.Duration, 0, b.N/many+1)
+		all = append(all, waits[i][:]...)
 	}
+	slices.Sort(all)
+	c.p50 = append(c.p50, float64(all[len(all)/2]))
+	c.p99 = append(c.p99, float64(all[len(all)*99/100]))
+}
+
+// contend lets the goroutines run, and notes how long each use waited unless waits is nil.
+func contend(b *testing.B, p peers.Peer, waits *[many][uses]time.Duration) {
 	var wg sync.WaitGroup
-	b.ResetTimer()
-	for i := range waits {
+	for i := range many {
 		wg.Go(func() {
 			var asked time.Time
+			k := 0
 			use := func(net.Conn) {
-				waits[i] = append(waits[i], time.Since(asked))
+				if waits != nil {
+					waits[i][k] = time.Since(asked)
+				}
 				runtime.Gosched()
 			}
-			for range cap(waits[i]) {
-				asked = time.Now()
+			for k = range uses {
+				if waits != nil {
+					asked = time.Now()
+				}
 				if err := p.Pair(use); err != nil {
 					b.Error(err)
 					return
@@ -55,11 +96,6 @@ func contended(b *testing.B, p peers.Peer) {
 		})
 	}
 	wg.Wait()
-	b.StopTimer()
-	all := slices.Concat(waits...)
-	slices.Sort(all)
-	b.ReportMetric(float64(all[len(all)/2]), "p50-wait-ns")
-	b.ReportMetric(float64(all[len(all)*99/100]), "p99-wait-ns")
 }
 
 // TestFIFO checks what the contended benchmark could otherwise be won with: callers are served in the order in

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,31 +20,37 @@ const (
 	goroutines = 8  // per core, in parallel mode
 )
 
-// BenchmarkPair is one lease and its end, of a connection that costs nothing.
+// BenchmarkPair is one lease and its end, of a connection that costs nothing, by turns with round-robin over 3 hosts, and
+// those over 10,000 also with the same strategy over 3.
 func BenchmarkPair(b *testing.B) {
 	for _, p := range peers.Pools {
 		b.Run(fmt.Sprintf("peer=%s/hosts=1", p.Name), func(b *testing.B) {
-			bothModes(b, p.New(size, peers.Nothing))
+			bothModes(b, p.New(size, peers.Nothing), 1)
 		})
 	}
-	for _, hosts := range []int{1, 3, 100, 10_000} {
+	for _, hosts := range []int{1, 3, 100, tenThousand} {
 		for _, p := range peers.HostPools {
 			b.Run(fmt.Sprintf("peer=%s/hosts=%d", p.Name, hosts), func(b *testing.B) {
-				bothModes(b, p.New(hosts))
+				bothModes(b, p.New(hosts), hosts)
 			})
 		}
 		for _, s := range peers.Strategies {
 			b.Run(fmt.Sprintf("peer=pooly-%s/hosts=%d", s.Name, hosts), func(b *testing.B) {
-				bothModes(b, peers.NewService(hosts, &pooly.ServiceConfig{BanditStrategy: s.New()}))
+				var yardsticks []yardstick
+				if hosts == tenThousand {
+					yardsticks = append(yardsticks, yardstick{"3-hosts", strategy(s.New, 3)})
+				}
+				bothModes(b, strategy(s.New, hosts)(), hosts, yardsticks...)
 			})
 		}
 	}
 }
 
-func bothModes(b *testing.B, p peers.Peer) {
+func bothModes(b *testing.B, p peers.Peer, hosts int, more ...yardstick) {
 	defer p.Close()
-	b.Run("mode=sequential", func(b *testing.B) { sequential(b, p) })
-	b.Run("mode=parallel", func(b *testing.B) { parallel(b, p) })
+	yardsticks := append([]yardstick{roundRobin}, more...)
+	b.Run("mode=sequential", func(b *testing.B) { byTurns(b, p, inSequence, turnOf(hosts), yardsticks...) })
+	b.Run("mode=parallel", func(b *testing.B) { byTurns(b, p, inParallel, turnOf(hosts), yardsticks...) })
 }
 
 func sequential(b *testing.B, p peers.Peer) {
@@ -99,38 +106,16 @@ func BenchmarkFloor(b *testing.B) {
 	b.Run("what=lease", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			kept = supply.next()
+			kept = supply.next(nil)
 		}
 	})
 	b.Run("what=two-mutexes-and-lease", func(b *testing.B) {
-		b.ReportAllocs()
-		var mu sync.Mutex
-		for b.Loop() {
-			mu.Lock()
-			kept = supply.next()
-			mu.Unlock()
-			mu.Lock()
-			kept.conn = nil
-			mu.Unlock()
-		}
+		byTurns(b, newFloor(1), inSequence, turnOf(1), roundRobin)
 	})
 	b.Run("what=the-same-over-10000-at-random", func(b *testing.B) {
-		for i := range hosts {
-			hosts[i] = &floorHost{idle: new(floorConn)}
-		}
-		for b.Loop() {
-			h := hosts[rand.IntN(len(hosts))]
-			h.mu.Lock()
-			c := h.idle
-			h.idle = nil
-			l := c.lease()
-			h.mu.Unlock()
-			c = l.conn // all that a caller gives back
-			h.mu.Lock()
-			h.score++
-			h.idle = c
-			h.mu.Unlock()
-		}
+		byTurns(b, newFloor(tenThousand), inSequence, turnOf(tenThousand), roundRobin,
+			yardstick{"epsilon", strategy(func() pooly.Bandit { return pooly.NewEpsilonGreedy(0.1) }, tenThousand)},
+			yardstick{"softmax", strategy(func() pooly.Bandit { return pooly.NewSoftMax(0.1) }, tenThousand)})
 	})
 	b.Run("what=clock", func(b *testing.B) {
 		base := time.Now()
@@ -148,8 +133,9 @@ func BenchmarkFloor(b *testing.B) {
 	})
 }
 
-// hosts are those of the floor at random.
-var hosts [tenThousand]*floorHost
+// floor is the least that a pool over many hosts can do for a pair: lock a host at random, lease its connection, unlock
+// it, and lock it again to give that back and add to a score.
+type floor []*floorHost
 
 // floorHost is as large as pooly's, and has what a pair needs in two cache lines, too.
 type floorHost struct {
@@ -161,36 +147,50 @@ type floorHost struct {
 }
 
 type floorConn struct {
-	leases *[8]floorLease
-	used   int
+	supply leases
 	_      [128 - 16]byte
 }
 
-type floorLease struct{ conn *floorConn }
-
-// lease returns a lease that was not given out before.
-func (c *floorConn) lease() *floorLease {
-	if c.used %= len(c.leases); c.used == 0 {
-		c.leases = new([8]floorLease)
-		for i := range c.leases {
-			c.leases[i].conn = c
-		}
+func newFloor(hosts int) floor {
+	f := make(floor, hosts)
+	for i := range f {
+		f[i] = &floorHost{idle: new(floorConn)}
 	}
-	c.used++
-	return &c.leases[c.used-1]
+	return f
 }
 
-// lease is as small as one can be. Like pooly's, they are allocated eight at a time, a cache line.
-type lease struct{ conn *int }
+func (f floor) Pair(func(net.Conn)) error {
+	h := f[rand.IntN(len(f))]
+	h.mu.Lock()
+	c := h.idle
+	h.idle = nil
+	l := c.supply.next(c)
+	h.mu.Unlock()
+	c = l.conn // all that a caller gives back
+	h.mu.Lock()
+	h.score++
+	h.idle = c
+	h.mu.Unlock()
+	return nil
+}
+
+func (f floor) Close() {}
+
+// lease is as small as one can be. Like pooly's, they are allocated 16 at a time.
+type lease struct{ conn *floorConn }
 
 type leases struct {
-	chunk *[8]lease
+	chunk *[16]lease
 	used  int
 }
 
-func (l *leases) next() *lease {
+// next returns a lease that was not given out before.
+func (l *leases) next(c *floorConn) *lease {
 	if l.used %= len(l.chunk); l.used == 0 {
-		l.chunk = new([8]lease)
+		l.chunk = new([16]lease)
+		for i := range l.chunk {
+			l.chunk[i].conn = c
+		}
 	}
 	l.used++
 	return &l.chunk[l.used-1]

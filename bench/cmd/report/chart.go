@@ -54,7 +54,7 @@ func drawChart(r *results, path string) error {
 		for j, c := range charted {
 			row := len(charted) - 1 - j // the axis points up
 			names[row] = c.label
-			values[row] = r.ns(pair(c.peer, c.hosts) + "/mode=" + mode)
+			values[row] = r.nsByRatio(pair(c.peer, c.hosts) + "/mode=" + mode)
 		}
 		if err := addBars(p, values, place, mode); err != nil {
 			return err

@@ -63,6 +63,37 @@ func (r *results) median(name, unit string) float64 {
 // ns returns the median time of an operation.
 func (r *results) ns(name string) float64 { return r.median(name, "ns/op") }
 
+// ratio is the median of how many times that of round-robin over 3 hosts a pair takes.
+func (r *results) ratio(name string) float64 { return r.median(name, "x-roundrobin") }
+
+// nsByRatio returns the time of a pair as the ratio times the median that round-robin over 3 hosts took in all of the run.
+// Each benchmark has a slow or a fast moment of the machine; so all have the same.
+func (r *results) nsByRatio(name string) float64 { return r.ratio(name) * r.yardstick(name) }
+
+// yardstick is the median time of a pair of round-robin over 3 hosts, in the mode of the given benchmark.
+func (r *results) yardstick(name string) float64 {
+	_, mode, _ := strings.Cut(name, "/mode=")
+	var all []float64
+	for other, values := range r.values {
+		if strings.HasPrefix(other, "Pair/") && strings.HasSuffix(other, "/mode="+mode) {
+			all = append(all, values["roundrobin-ns"]...)
+		}
+	}
+	if len(all) == 0 {
+		return math.NaN()
+	}
+	return summary(all).Center
+}
+
+// spreadByRatio formats nsByRatio with the confidence interval of the ratio.
+func (r *results) spreadByRatio(name string) string {
+	ratios := r.values[name]["x-roundrobin"]
+	if len(ratios) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s %s", number(r.nsByRatio(name)), summary(ratios).PctRangeString())
+}
+
 // spread formats a median with its 95 % confidence interval, as benchstat does.
 func (r *results) spread(name, unit string) string {
 	values := r.values[name][unit]

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -16,8 +17,6 @@ type contestant struct {
 	hosts int
 	label string
 }
-
-const ours = "peer=pooly-roundrobin/hosts=3"
 
 var contestants = []contestant{
 	{"channel", 1, "bare buffered channel: the lower bound"},
@@ -64,12 +63,13 @@ func report(r *results, benchstat, how string) []byte {
 
 	out("\n## 64 goroutines for 4 connections\n")
 	out("Each use gives up the processor once, as one that waits for a reply would. `TestFIFO` has checked that")
-	out("pooly serves callers in the order in which they came; go-commons-pool does not.\n")
-	out("| pool | per pair | wait p50 | wait p99 | B | allocations |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+	out("pooly serves callers in the order in which they came; go-commons-pool does not.")
+	out("Each takes turns with puddle.\n")
+	out("| pool | per pair | × puddle | wait p50 | wait p99 | × puddle | B | allocations |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	for _, peer := range []string{"channel", "channelpool", "puddle", "commons", "pooly.Pool", "pooly"} {
 		name := "Contended/peer=" + peer
-		out("| %s | %s | %s | %s | %s | %s |", peer, r.spread(name, "ns/op"), r.spread(name, "p50-wait-ns"),
-			r.spread(name, "p99-wait-ns"), number(r.median(name, "B/op")), number(r.median(name, "allocs/op")))
+		out("| %s | %s | %s | %s | %s | %s | %s | %s |", peer, r.spread(name, "ns/op"), r.spread(name, "x-puddle"),
+			r.spread(name, "p50-wait-ns"), r.spread(name, "p99-wait-ns"), r.spread(name, "p99-x-puddle"), number(r.median(name, "B/op")), number(r.median(name, "allocs/op")))
 	}
 
 	out("\n## A byte there and back over loopback TCP\n")
@@ -158,12 +158,13 @@ func shortTable(out func(string, ...any), r *results) {
 		name := pair(c.peer, c.hosts)
 		sequential, parallel := name+"/mode=sequential", name+"/mode=parallel"
 		out("| %s | %d | %s | %.2f | %s | %.2f | %s, %s B |", c.label, c.hosts,
-			r.spread(sequential, "ns/op"), r.ns(sequential)/r.ns("Pair/"+ours+"/mode=sequential"),
-			r.spread(parallel, "ns/op"), r.ns(parallel)/r.ns("Pair/"+ours+"/mode=parallel"),
+			r.spreadByRatio(sequential), r.ratio(sequential), r.spreadByRatio(parallel), r.ratio(parallel),
 			number(r.median(sequential, "allocs/op")), number(r.median(sequential, "B/op")))
 	}
-	out("\nNanoseconds per lease and its end, and how many times pooly's at 3 hosts; parallel is 8 goroutines per core,")
-	out("wall time. Hosts: those that the pool chooses among. Allocations are rounded down: pooly makes one of 64 bytes for eight leases.\n\n![bar chart of the table](results.svg)")
+	out("\nNanoseconds per lease and its end, and how many times pooly's with round-robin over 3 hosts, with which each takes turns of")
+	out("milliseconds: the ratio is the median of theirs, and the time the ratio times the median of round-robin in all of the run.")
+	out("Parallel is 8 goroutines per core, wall time. Hosts: those that the pool chooses among. Allocations are rounded down: pooly")
+	out("makes one of 128 bytes for 16 leases.\n\n![bar chart of the table](results.svg)")
 }
 
 func growthTable(out func(string, ...any), r *results) {
@@ -176,8 +177,12 @@ func growthTable(out func(string, ...any), r *results) {
 	for _, peer := range choosers {
 		for _, mode := range []string{"sequential", "parallel"} {
 			name := func(hosts int) string { return pair(peer, hosts) + "/mode=" + mode }
-			out("| %s | %s | %s | %s | %s | %s | %.2f |", peer, mode, r.spread(name(1), "ns/op"), r.spread(name(3), "ns/op"),
-				r.spread(name(100), "ns/op"), r.spread(name(10_000), "ns/op"), r.ns(name(10_000))/r.ns(name(3)))
+			growth := r.median(name(10_000), "x-3-hosts") // by turns
+			if math.IsNaN(growth) {
+				growth = r.ratio(name(10_000)) / r.ratio(name(3))
+			}
+			out("| %s | %s | %s | %s | %s | %s | %.2f |", peer, mode, r.spreadByRatio(name(1)), r.spreadByRatio(name(3)),
+				r.spreadByRatio(name(100)), r.spreadByRatio(name(10_000)), growth)
 		}
 	}
 }

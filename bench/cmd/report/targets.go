@@ -14,35 +14,33 @@ type target struct {
 }
 
 func targets(r *results) []target {
-	ns := func(peer string, hosts int, mode string) float64 {
-		return r.ns(pair(peer, hosts) + "/mode=" + mode)
+	ratio := func(peer string, hosts int, mode string) float64 { // to round-robin over 3 hosts
+		return r.ratio(pair(peer, hosts) + "/mode=" + mode)
 	}
-	us := func(mode string) float64 { return ns("pooly-roundrobin", 3, mode) }
 	sequential := pair("pooly-roundrobin", 3) + "/mode=sequential"
 	list := []target{
-		{"3 hosts, sequential, × puddle", us("sequential") / ns("puddle", 1, "sequential"), 0.6},
-		{"3 hosts, sequential, × channel pool", us("sequential") / ns("channelpool", 1, "sequential"), 0.75},
+		{"3 hosts, sequential, × puddle", 1 / ratio("puddle", 1, "sequential"), 0.6},
+		{"3 hosts, sequential, × channel pool", 1 / ratio("channelpool", 1, "sequential"), 0.75},
 		{"3 hosts, allocations", r.median(sequential, "allocs/op"), 1},
 		{"3 hosts, bytes", r.median(sequential, "B/op"), 64},
-		{"3 hosts, parallel, × puddle", us("parallel") / ns("puddle", 1, "parallel"), 0.35},
-		{"3 hosts, parallel, × channel pool", us("parallel") / ns("channelpool", 1, "parallel"), 0.9},
+		{"3 hosts, parallel, × puddle", 1 / ratio("puddle", 1, "parallel"), 0.35},
+		{"3 hosts, parallel, × channel pool", 1 / ratio("channelpool", 1, "parallel"), 0.9},
 	}
 	for _, s := range []string{"epsilon", "softmax"} {
 		for _, mode := range []string{"sequential", "parallel"} {
-			list = append(list, target{s + " at 3 hosts, " + mode + ", × round-robin", ns("pooly-"+s, 3, mode) / us(mode), 1.2})
+			list = append(list, target{s + " at 3 hosts, " + mode + ", × round-robin", ratio("pooly-"+s, 3, mode), 1.2})
 		}
 	}
 	for _, s := range peers.Strategies {
 		for _, mode := range []string{"sequential", "parallel"} {
 			list = append(list, target{s.Name + ", " + mode + ", 10,000 hosts × 3 hosts",
-				ns("pooly-"+s.Name, 10_000, mode) / ns("pooly-"+s.Name, 3, mode), 2})
+				r.median(pair("pooly-"+s.Name, 10_000)+"/mode="+mode, "x-3-hosts"), 2})
 		}
 	}
 	for _, peer := range []string{"pooly.Pool", "pooly"} {
 		list = append(list,
-			target{peer + " contended, time per pair × puddle", r.ns("Contended/peer="+peer) / r.ns("Contended/peer=puddle"), 1},
-			target{peer + " contended, p99 wait × puddle",
-				r.median("Contended/peer="+peer, "p99-wait-ns") / r.median("Contended/peer=puddle", "p99-wait-ns"), 1})
+			target{peer + " contended, time per pair × puddle", r.median("Contended/peer="+peer, "x-puddle"), 1},
+			target{peer + " contended, p99 wait × puddle", r.median("Contended/peer="+peer, "p99-x-puddle"), 1})
 	}
 	off := r.ns("Metrics/rate=off")
 	refresh := func(strategy string) float64 {
@@ -54,10 +52,10 @@ func targets(r *results) []target {
 	for _, s := range peers.Strategies {
 		list = append(list, target{s.Name + ", score refresh of 10,000 hosts, % of a core", refresh(s.Name), 1})
 	}
-	random := r.ns("Floor/what=the-same-over-10000-at-random")
+	const floor = "Floor/what=the-same-over-10000-at-random"
 	return append(list,
-		target{"epsilon, sequential, 10,000 hosts × the floor over as many", ns("pooly-epsilon", 10_000, "sequential") / random, 1.3},
-		target{"softmax, the same", ns("pooly-softmax", 10_000, "sequential") / random, 1.3},
+		target{"epsilon, sequential, 10,000 hosts × the floor over as many", 1 / r.median(floor, "x-epsilon"), 1.3},
+		target{"softmax, the same", 1 / r.median(floor, "x-softmax"), 1.3},
 		target{"metrics at rate 1, ns more per pair", r.ns("Metrics/rate=1") - off, 1000},
 		target{"metrics at rate 0.01, ns more per pair", r.ns("Metrics/rate=0.01") - off, 100},
 		target{"TCP echo × bare connection", r.median("TCPOverhead", "pooly/bare"), 1.05},
