@@ -179,20 +179,38 @@ type pickerFunc func(*rand.Rand) int
 func (f pickerFunc) Pick(rng *rand.Rand) int { return f(rng) }
 
 func TestAHostWhoseLockIsTakenIsLeftForAnotherPick(t *testing.T) {
-	s := NewService("redraw", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}})
+	s := NewService("redraw", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}, MemoizeScoreDuration: time.Hour})
 	defer s.Close()
-	a, b := new(host), new(host)
-	picks := 0
-	v := &view{hosts: []*host{a, b}, picker: pickerFunc(func(*rand.Rand) int { picks++; return 1 }), own: true}
+	s.SetHosts("a", "b")
+	for range 2 { // by turns, so that both have an idle connection
+		c, err := s.GetConn()
+		require.NoError(t, err)
+		require.NoError(t, c.Release(nil, HostUp))
+	}
+	v := *s.view.Load()
+	v.redraws = true
+	s.view.Store(&v)
+	get := func(choices ...int) (picked *host, picks int) {
+		v.picker = pickerFunc(func(*rand.Rand) int { picks++; return choices[picks-1] })
+		c, h, err := s.get(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Release(nil, HostUp))
+		return h, picks
+	}
 
-	require.Same(t, a, v.lock(s, a))
-	require.Zero(t, picks, "no more picks than one while no other call is there")
-	require.Same(t, b, v.lock(s, a))
-	require.Equal(t, 1, picks)
+	h, picks := get(0)
+	require.Same(t, v.hosts[0], h)
+	require.Equal(t, 1, picks, "no more while no other call is there")
 
-	time.AfterFunc(10*time.Millisecond, b.mu.Unlock)
-	require.Same(t, b, v.lock(s, a), "waits for the last pick")
-	require.Equal(t, 1+maxRedraws, picks)
+	v.hosts[0].mu.Lock()
+	h, picks = get(0, 1)
+	require.Same(t, v.hosts[1], h)
+	require.Equal(t, 2, picks)
+
+	time.AfterFunc(10*time.Millisecond, v.hosts[0].mu.Unlock)
+	h, picks = get(0, 0, 0)
+	require.Same(t, v.hosts[0], h, "waits for the last pick")
+	require.Equal(t, 3, picks)
 }
 
 // A view that was begun earlier may be filled later, and then hosts stand elsewhere than the current one has them.

@@ -80,8 +80,8 @@ type ServiceConfig struct {
 	DecayDuration time.Duration
 
 	// MemoizeScoreDuration is the shortest time between two computations of the scores. If these take long, as with
-	// thousands of hosts or a slow strategy, it is longer, so that they take about a hundredth of the time at most. Default
-	// 100 ms.
+	// thousands of hosts or a slow strategy, it is longer, so that they take about half a percent of the time at most.
+	// Default 100 ms.
 	MemoizeScoreDuration time.Duration
 
 	// ScoreCalculator maps each score before the strategy sees it. Default nil: as it is.
@@ -316,10 +316,10 @@ func (s *Service) get(ctx context.Context) (*Conn, *host, error) {
 	if err == nil && ctx.Err() == nil {
 		if first, err = v.pick(s); first != nil {
 			now := first.ageNow()
-			if v.redraws {
-				first = v.lock(s, first)
-			} else {
+			if !v.redraws {
 				first.mu.Lock()
+			} else if !first.mu.TryLock() {
+				first = v.lockAnother(s)
 			}
 			if lease = first.takeLocked(now, false); lease != nil {
 				return lease, first, nil

@@ -45,18 +45,13 @@ func (aliasTable) redraws()     {}
 func (*ucbPicker) redraws()     {}
 func (*epsilonPicker) redraws() {}
 
-// maxRedraws is how many more picks there are; the host of the last one is waited for.
-const maxRedraws = 2
-
-// lock locks the host that was picked, or another.
-func (v *view) lock(s *Service, h *host) *host {
-	for range maxRedraws {
-		if h.mu.TryLock() {
-			return h
-		}
+// lockAnother picks anew and locks that host. It picks twice at most, and waits for the second.
+func (v *view) lockAnother(s *Service) *host {
+	h, _ := v.pick(s)
+	if !h.mu.TryLock() {
 		h, _ = v.pick(s)
+		h.mu.Lock()
 	}
-	h.mu.Lock()
 	return h
 }
 
