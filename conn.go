@@ -25,7 +25,7 @@ type Conn struct {
 // conn is one connection of a pool, through all the leases it serves.
 //
 // The fields are in such an order that a pair of GetConn and Release touches one cache line (see Pool). What is known of
-// the lease that is out stands here and not in the lease, so that eight leases fit one line.
+// the lease that is out stands here and not in the lease, so that a lease takes 8 bytes.
 type conn struct {
 	pool    *Pool             // immutable once adopted; nil for a Conn that Dial has not returned yet
 	lease   *Conn             // guarded by pool.mu; nil while idle or closed

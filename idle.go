@@ -5,28 +5,28 @@ package pooly
 // median of 25 runs by turns on a busy machine. It is guarded by the pool's lock.
 type idleStack struct {
 	top    *conn
-	leases *[leaseChunk]Conn // never nil; most likely those of top, for pop to touch
+	lease  *Conn // never nil; most likely the next of top, for pop to touch
 	length int
 }
 
-// noLeases stands for leases that are not known.
-var noLeases [leaseChunk]Conn
+// noLease stands for a lease that is not known.
+var noLease Conn
 
 func (s *idleStack) push(c *conn) {
 	c.below = s.top
 	s.top = c
-	if c.leases != s.leases && c.leases != nil {
-		s.leases = c.leases
+	if leases := c.leases; leases != nil && c.used < leaseChunk {
+		s.lease = &leases[c.used]
 	}
 	s.length++
 }
 
 // pop takes the connection on top. The stack must not be empty.
 //
-// It reads from what should be that one's leases, so that their cache line is on its way while it waits for that of the
+// It reads from what should be the lease to come, so that its cache line is on its way while it waits for that of the
 // connection: a pair with softmax over 10,000 hosts takes 113 ns, and 129 without.
 func (s *idleStack) pop() *conn {
-	_ = *s.leases
+	_ = *s.lease
 	c := s.top
 	s.top = c.below
 	c.below = nil

@@ -86,11 +86,13 @@ func (s *Service) dueLocked(now time.Duration) bool {
 	return !s.inRefresh && (s.refreshed == 0 || now-s.refreshed >= s.periodLocked())
 }
 
-// refreshRest is how many times as long as a refresh took nothing is computed after it.
-const refreshRest = 100
+// refreshRest is how many times as long as a refresh took nothing is computed after it. What a refresh leaves to the garbage
+// collector takes up to half as long again: with UCB over 10,000 hosts, refreshes of 1 ms took 1.5 % of a core ten times a
+// second.
+const refreshRest = 200
 
-// periodLocked returns the shortest time between two refreshes: MemoizeScoreDuration, unless they take more than about a
-// hundredth of that. Of the last two the shorter counts, so that one that was held up changes nothing.
+// periodLocked returns the shortest time between two refreshes: MemoizeScoreDuration, unless they would take more than half
+// a percent of the time. Of the last two the shorter counts, so that one that was held up changes nothing.
 func (s *Service) periodLocked() time.Duration {
 	return max(s.config.MemoizeScoreDuration, refreshRest*min(s.took[0], s.took[1]))
 }
