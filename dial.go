@@ -361,6 +361,7 @@ func (p *Pool) free(c *conn) {
 		p.conns[c.index] = last
 		p.conns[len(p.conns)-1] = nil
 		p.conns = p.conns[:len(p.conns)-1]
+		p.idle.forget(c)
 	}
 	p.open--
 	p.serveLocked()

@@ -34,6 +34,13 @@ func (s *idleStack) pop() *conn {
 	return c
 }
 
+// forget lets go of a connection that was closed, which its lease would keep in memory.
+func (s *idleStack) forget(c *conn) {
+	if s.lease.conn == c {
+		s.lease = &noLease
+	}
+}
+
 // filter keeps the connections for which keep holds, in their order.
 func (s *idleStack) filter(keep func(*conn) bool) {
 	for link := &s.top; *link != nil; {
