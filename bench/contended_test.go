@@ -26,7 +26,6 @@ func BenchmarkContended(b *testing.B) {
 			pool, puddle := p.New(few, peers.Nothing), peers.NewPuddle(few, peers.Nothing)
 			defer pool.Close()
 			defer puddle.Close()
-			b.ReportAllocs()
 			var own, others contention
 			own.take(b, pool)
 			others.take(b, puddle)
@@ -40,13 +39,8 @@ func BenchmarkContended(b *testing.B) {
 			b.ReportMetric(median(own.p99), "p99-wait-ns")
 			b.ReportMetric(median(ratios(own.pair, others.pair)), "x-puddle")
 			b.ReportMetric(median(ratios(own.p99, others.p99)), "p99-x-puddle")
-
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			contend(b, pool, nil)
-			runtime.ReadMemStats(&after)
-			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/(many*uses), "allocs/op")
-			b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/(many*uses), "B/op")
+			waits := new([many][uses]time.Duration)
+			reportAllocations(b, many*uses, func() { contend(b, pool, waits) })
 		})
 	}
 }
@@ -71,7 +65,7 @@ func (c *contention) take(b *testing.B, p peers.Peer) {
 	c.p99 = append(c.p99, float64(all[len(all)*99/100]))
 }
 
-// contend lets the goroutines run, and notes how long each use waited unless waits is nil.
+// contend lets the goroutines run, and notes how long each use waited.
 func contend(b *testing.B, p peers.Peer, waits *[many][uses]time.Duration) {
 	var wg sync.WaitGroup
 	for i := range many {
@@ -79,15 +73,11 @@ func contend(b *testing.B, p peers.Peer, waits *[many][uses]time.Duration) {
 			var asked time.Time
 			k := 0
 			use := func(net.Conn) {
-				if waits != nil {
-					waits[i][k] = time.Since(asked)
-				}
+				waits[i][k] = time.Since(asked)
 				runtime.Gosched()
 			}
 			for k = range uses {
-				if waits != nil {
-					asked = time.Now()
-				}
+				asked = time.Now()
 				if err := p.Pair(use); err != nil {
 					b.Error(err)
 					return

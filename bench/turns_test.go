@@ -49,7 +49,6 @@ type contestant struct {
 // byTurns measures p against yardsticks that are used in the same way. It reports the median time of a pair, for each
 // yardstick that of its own and the ratio, and what p allocates for a pair.
 func byTurns(b *testing.B, p peers.Peer, run runner, turn time.Duration, yardsticks ...yardstick) {
-	b.ReportAllocs()
 	contestants := []contestant{{peer: p}}
 	for _, y := range yardsticks {
 		other := y.new()
@@ -73,13 +72,18 @@ func byTurns(b *testing.B, p peers.Peer, run runner, turn time.Duration, yardsti
 		b.ReportMetric(median(other.ns), y.name+"-ns")
 		b.ReportMetric(median(ratios(own.ns, other.ns)), "x-"+y.name)
 	}
+	reportAllocations(b, own.pairs, func() { run(b, p, own.pairs) })
+}
 
+// reportAllocations reports what use allocates for each of its pairs.
+func reportAllocations(b *testing.B, pairs int, use func()) {
+	b.ReportAllocs()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	run(b, p, own.pairs)
+	use()
 	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(own.pairs), "allocs/op")
-	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(own.pairs), "B/op")
+	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(pairs), "allocs/op")
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(pairs), "B/op")
 }
 
 // warmUp is long enough for each of 10,000 hosts to have served several leases: the first of one takes microseconds, since it

@@ -42,9 +42,9 @@ var checks = []check{
 	{"pooly-roundrobin 3", "channelpool", 1.15},
 	{"allocations per pair", "", 0.5},
 	{"bytes per pair", "", 40},
-	{"contended pooly", "contended puddle", 2},
+	{"contended pooly", "contended puddle", 1.5},
 	{"bytes of contended pooly", "bytes of contended puddle", 0.5}, // 8 and 176
-	{"refresh 10000, percent of a core", "", 2.5},
+	{"refresh 10000, percent of a core", "", 2},
 	{"add 10000", "add 1000", 4},
 	{"remove 10000", "remove 1000", 4},
 }
