@@ -26,14 +26,23 @@ func (p *Pool) callClose(c *Conn) {
 	p.config.Driver.Close(c)
 }
 
-// test returns why a connection is unfit, nil if it is fit.
-func (p *Pool) test(c *conn) error {
-	if p.config.TestTimeout == 0 {
-		return p.testOnBorrow(c)
+// test returns why a connection is unfit, nil if it is fit. The driver has as long as timeout, 0: as it likes.
+func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
+	if timeout > 0 {
+		return p.testWithin(c, timeout)
 	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = recovered(p.log, "Driver.TestOnBorrow", v)
+		}
+	}()
+	return p.config.Driver.TestOnBorrow(&c.origin)
+}
+
+func (p *Pool) testWithin(c *conn, timeout time.Duration) error {
 	result := make(chan error, 1)
-	go func() { result <- p.testOnBorrow(c) }()
-	t := time.NewTimer(p.config.TestTimeout)
+	go func() { result <- p.test(c, 0) }()
+	t := time.NewTimer(timeout)
 	defer t.Stop()
 	select {
 	case err := <-result:
@@ -41,15 +50,6 @@ func (p *Pool) test(c *conn) error {
 	case <-t.C:
 		return errTestHangs
 	}
-}
-
-func (p *Pool) testOnBorrow(c *conn) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = recovered(p.log, "Driver.TestOnBorrow", v)
-		}
-	}()
-	return p.config.Driver.TestOnBorrow(&c.origin)
 }
 
 func (p *Pool) temporary(cause error) (ok bool) {

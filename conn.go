@@ -36,8 +36,8 @@ type conn struct {
 	cut     bool              // guarded by pool.mu; closed under its lease, by Close at the deadline
 	spent   bool              // guarded by pool.mu; its lease is its last
 	load    int32             // guarded by pool.mu; how many leases of the host were out when this one began, itself included
-	start   atomic.Int64      // set by the lease: when it began, by the pool's clock; 0: it is not timed
-	sampled bool              // guarded by pool.mu, then by the lease; whether Release sends its duration to statsd
+	start   atomic.Int64      // set by the lease: when it began, by the pool's clock; 0: it is not timed, or there is none
+	sampled bool              // set by the lease: Release sends its duration to statsd
 	epoch   uint8             // guarded by pool.mu; the pool's when the lease began
 	origin  Conn              // what the driver's Dial returned, and what its other methods get
 
@@ -103,6 +103,23 @@ func (c *Conn) Release(err any, score float64) error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: Release of a Conn that came from no pool", ErrInvalidArg)
 	}
+	if isNil(err) && score >= HostDown && score <= HostUp {
+		return c.conn.pool.putBack(c, score)
+	}
+	return c.releaseAfter(err, score)
+}
+
+// isNil reports whether the first argument of Release tells of no error.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	err, ok := v.(*error)
+	return ok && (err == nil || *err == nil)
+}
+
+// releaseAfter is Release for a lease that did not end well, or with an argument that is wrong.
+func (c *Conn) releaseAfter(err any, score float64) error {
 	p := c.conn.pool
 	cause, argErr := causeOf(err)
 	unread := argErr != nil
@@ -129,13 +146,11 @@ type outcome struct {
 
 // causeOf reads the first argument of Release.
 func causeOf(v any) (cause, argErr error) {
-	switch v := v.(type) {
-	case nil:
+	if isNil(v) {
 		return nil, nil
+	}
+	switch v := v.(type) {
 	case *error:
-		if v == nil {
-			return nil, nil
-		}
 		return *v, nil
 	case error:
 		return v, nil

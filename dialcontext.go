@@ -311,7 +311,7 @@ func (p *Pool) getUnused(w *waiter, forced bool) got {
 // unusedFit tests a connection that nobody has used. What it has to read is no reply to someone else, but the greeting
 // of a server that speaks first.
 func (p *Pool) unusedFit(c *conn) bool {
-	err := p.test(c)
+	err := p.test(c, p.config.TestTimeout)
 	return err == nil || errors.Is(err, errUnread) && c.live != nil && c.live.tls == nil
 }
 

@@ -192,10 +192,10 @@ func TestAHostWhoseLockIsTakenIsLeftForAnotherPick(t *testing.T) {
 	s.view.Store(&v)
 	get := func(choices ...int) (picked *host, picks int) {
 		v.picker = pickerFunc(func(*rand.Rand) int { picks++; return choices[picks-1] })
-		c, h, err := s.get(t.Context())
+		c, err := s.get(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, c.Release(nil, HostUp))
-		return h, picks
+		return c.conn.pool.host, picks
 	}
 
 	h, picks := get(0)
@@ -289,4 +289,66 @@ func TestWaiterThatStandsInALineServesNoOtherCall(t *testing.T) {
 	first.done()
 	require.NotSame(t, w, second.waiter())
 	require.Same(t, w, env.queue.list.front)
+}
+
+// The common ways of GetConn and Release must not be taken where something else is to be done.
+
+func TestFirstCallAfterAPauseHasTheScoresOfNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewService("pause", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}})
+		defer s.Close()
+		s.Add("a")
+		cycle := func() {
+			c, err := s.GetConn()
+			require.NoError(t, err)
+			require.NoError(t, c.Release(nil, HostUp))
+		}
+		cycle()
+		time.Sleep(time.Hour)
+		was := s.view.Load().arms[0].Score
+		require.Greater(t, was, 0.5, "of when the service fell asleep")
+		cycle()
+		require.Equal(t, 0.5, s.view.Load().arms[0].Score, "nothing was tried within DecayDuration")
+	})
+}
+
+func TestCallWhoseContextHasEndedGetsNoIdleConnection(t *testing.T) {
+	s := NewService("ended", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}})
+	defer s.Close()
+	s.Add("a")
+	p := NewPool("a", &PoolConfig{Driver: stubDriver{}})
+	defer p.Close()
+	for name, get := range map[string]func(context.Context) (*Conn, error){"service": s.GetConnContext, "pool": p.GetContext} {
+		c, err := get(t.Context())
+		require.NoError(t, err, name)
+		require.NoError(t, c.Release(nil, HostUp), name)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = get(ctx)
+		require.ErrorIs(t, err, context.Canceled, name)
+	}
+	require.Zero(t, s.Stats().InUse+p.Stats().InUse)
+}
+
+func TestLastLeaseOfAConnectionThatEndsWellClosesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool("a", &PoolConfig{Driver: stubDriver{}})
+		defer p.Close()
+		c, err := p.Get()
+		require.NoError(t, err)
+		require.True(t, p.spend(c))
+		require.NoError(t, c.Release(nil, HostUp))
+		require.Zero(t, p.Stats().Open)
+	})
+}
+
+// Or all leases that follow on one that was timed, with metrics at a low rate, would end in the longer way.
+func TestWhenALeaseBeganIsForgottenAsItEnds(t *testing.T) {
+	p := NewPool("a", &PoolConfig{Driver: stubDriver{}})
+	defer p.Close()
+	c, err := p.Get()
+	require.NoError(t, err)
+	c.conn.start.Store(1)
+	require.NoError(t, c.Release(nil, HostUp))
+	require.Zero(t, c.conn.start.Load())
 }

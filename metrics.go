@@ -74,7 +74,7 @@ func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
 	if sampled {
 		began = s.clock.now()
 	}
-	c, h, err := s.get(ctx)
+	c, err := s.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
 	if sampled {
 		c.conn.sampled = true
 		m.timing("conns.get.delay", now-began)
-		_ = m.client.Timing("hosts.score", percent(h.score.Load()), float32(m.rate))
+		_ = m.client.Timing("hosts.score", percent(c.conn.pool.host.score.Load()), float32(m.rate))
 	}
 	return c, nil
 }

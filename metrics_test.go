@@ -193,8 +193,8 @@ func TestMetricsAreSampledButCountersExact(t *testing.T) {
 	})
 	s.Add("a")
 	const calls = 10_000
-	for range calls {
-		release(t, get(t, s))
+	for i := range calls {
+		require.NoError(t, get(t, s).Release([]error{nil, errTemporary}[i%2], pooly.HostUp))
 	}
 	require.NoError(t, s.Close())
 	eventually(t, func() bool { return statsd.sum("service.sampled.conns.put.count") == calls })

@@ -301,7 +301,7 @@ func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 	if s.metrics != nil {
 		return s.metrics.getConn(ctx)
 	}
-	c, _, err := s.get(ctx)
+	c, err := s.get(ctx)
 	if c != nil && s.timing.Load() {
 		c.conn.start.Store(int64(s.clock.now()))
 	}
@@ -309,33 +309,51 @@ func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 }
 
 // get leases an idle connection of the strategy's first choice, the common case, or else searches.
-func (s *Service) get(ctx context.Context) (*Conn, *host, error) {
+func (s *Service) get(ctx context.Context) (*Conn, error) {
+	v := s.view.Load()
+	if v == nil || !v.own || !s.busy.Load() || ctx.Err() != nil {
+		return s.prepareAndGet(ctx)
+	}
+	first := v.hosts[v.picker.Pick(s.rng)]
+	now := first.ageNow()
+	if !v.redraws {
+		first.mu.Lock()
+	} else if !first.mu.TryLock() {
+		first = v.lockAnother(s)
+	}
+	if lease, _ := first.takeLocked(now, false); lease != nil {
+		return lease, nil
+	}
+	return s.find(ctx, first)
+}
+
+// prepareAndGet is get where the view is not of now, or the strategy not of this package.
+func (s *Service) prepareAndGet(ctx context.Context) (*Conn, error) {
 	var first *host
-	var lease *Conn
 	v, err := s.currentView()
 	if err == nil && ctx.Err() == nil {
-		if first, err = v.pick(s); first != nil {
-			now := first.ageNow()
-			if !v.redraws {
-				first.mu.Lock()
-			} else if !first.mu.TryLock() {
-				first = v.lockAnother(s)
-			}
-			if lease = first.takeLocked(now, false); lease != nil {
-				return lease, first, nil
-			}
-		}
-	}
-	if err == nil {
-		lease, err = s.newSearch(ctx, first).run()
-	} else {
-		err = &GetConnError{Service: s.name, Reason: err}
+		first, err = v.pick(s)
 	}
 	if err != nil {
 		s.getFailures.Add(1)
-		return nil, nil, err
+		return nil, &GetConnError{Service: s.name, Reason: err}
 	}
-	return lease, lease.conn.pool.host, nil
+	if first != nil {
+		if lease := first.takeIdle(false); lease != nil {
+			return lease, nil
+		}
+	}
+	return s.find(ctx, first)
+}
+
+// find searches for a connection, at first at the host given, if there is one.
+func (s *Service) find(ctx context.Context, first *host) (*Conn, error) {
+	lease, err := s.newSearch(ctx, first).run()
+	if err != nil {
+		s.getFailures.Add(1)
+		return nil, err
+	}
+	return lease, nil
 }
 
 // Status returns the number of connections of each host in use, those in use and those idle. It is empty
