@@ -316,10 +316,8 @@ func (s *Service) get(ctx context.Context) (*Conn, error) {
 	}
 	first := v.hosts[v.picker.Pick(s.rng)]
 	now := first.ageNow()
-	if !v.redraws {
-		first.mu.Lock()
-	} else if !first.mu.TryLock() {
-		first = v.lockAnother(s)
+	if !first.mu.TryLock() {
+		first = v.lockBusy(s, first)
 	}
 	if lease, _ := first.takeLocked(now, false); lease != nil {
 		return lease, nil

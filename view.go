@@ -45,13 +45,17 @@ func (aliasTable) redraws()     {}
 func (*ucbPicker) redraws()     {}
 func (*epsilonPicker) redraws() {}
 
-// lockAnother picks anew and locks that host. It picks twice at most, and waits for the second.
-func (v *view) lockAnother(s *Service) *host {
-	h, _ := v.pick(s)
-	if !h.mu.TryLock() {
+// lockBusy locks a host for a caller who picked h and found it locked: another one, if the strategy may pick again, or it
+// waits. It picks twice at most, and waits for the second.
+func (v *view) lockBusy(s *Service, h *host) *host {
+	if v.redraws {
 		h, _ = v.pick(s)
-		h.mu.Lock()
+		if h.mu.TryLock() {
+			return h
+		}
+		h, _ = v.pick(s)
 	}
+	h.lockSpinning()
 	return h
 }
 
