@@ -80,7 +80,7 @@ type ServiceConfig struct {
 	DecayDuration time.Duration
 
 	// MemoizeScoreDuration is the shortest time between two computations of the scores. If these take long, as with
-	// thousands of hosts or a slow strategy, it is longer, so that they take about half a percent of the time at most.
+	// thousands of hosts or a slow strategy, it is longer, so that they take about a quarter of a percent of the time at most.
 	// Default 100 ms.
 	MemoizeScoreDuration time.Duration
 

@@ -38,8 +38,8 @@ type check struct {
 }
 
 var checks = []check{
-	{"pooly-roundrobin 3", "puddle", 0.9},
-	{"pooly-roundrobin 3", "channelpool", 1.15},
+	{"pooly-roundrobin 3", "puddle", 0.75},
+	{"pooly-roundrobin 3", "channelpool", 0.85},
 	{"allocations per pair", "", 0.5},
 	{"bytes per pair", "", 40},
 	{"contended pooly", "contended puddle", 1.5},
