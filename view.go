@@ -34,7 +34,7 @@ func (v *view) pick(s *Service) (*host, error) {
 
 // redrawer is a Picker that draws at random, each time anew. Where GetConn finds the lock of the host that it picked taken
 // by another call, it picks again instead of waiting: on two cores, callers of epsilon-greedy or softmax over 3 hosts
-// take 80 ns of wall time for a pair, 85 with one pick more, and 99 with none, where round-robin takes 68.
+// take 1.3 times as long for a pair as with round-robin, no less with two picks more, and 1.76 times with none.
 //
 // It takes no other host than the picker would, only at another time. But hosts lose share while they are crowded: with
 // b_i the probability that the lock of host i is taken, its share P_i becomes P_i·((1-b_i)·(1+B)+B²), B being Σ P_j·b_j. A
