@@ -25,7 +25,7 @@ for ((pass = 1; pass <= count; pass++)); do
 		>>"$scratch/raw.txt"
 done
 
-go tool benchstat "$scratch/raw.txt" >"$scratch/benchstat.txt"
+go tool benchstat "medians=$scratch/raw.txt" >"$scratch/benchstat.txt"
 "$scratch/report" -raw "$scratch/raw.txt" -benchstat "$scratch/benchstat.txt" \
 	-how "COUNT=$count BENCHTIME=$benchtime bench/run.sh" -results RESULTS.md -chart results.svg
 if grep -q '<!-- bench:begin -->' ../README.md 2>/dev/null; then
