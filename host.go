@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/3XX0/pooly/internal/decay"
 )
 
 // ejectionJitter is the share of an ejection time by which it may be shorter, at random.
@@ -21,7 +23,7 @@ type host struct {
 	place    atomic.Int32 // in the hosts of the view that was last filled, or had all its scores computed
 	index    int32        // guarded by service.mu; its place in service.order
 	score    atomicFloat  // memoized; written by refresh
-	window   window       // guarded by Pool.mu
+	window   decay.Window // guarded by Pool.mu
 	service  *Service     // immutable
 	Pool
 	curve   loadCurve     // written under Pool.mu
@@ -42,7 +44,7 @@ func (h *host) rateLocked(c *conn, o outcome, now time.Duration) {
 
 // trialLocked records one score.
 func (h *host) trialLocked(score float64) {
-	h.window.rate(h.service.slot.Load(), score)
+	h.window.Rate(h.service.slot.Load(), score)
 	if !h.rated && !h.closed {
 		h.rated = true
 		h.service.rated.push(h)
@@ -76,15 +78,15 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 // latency of a host that is not used decay, so that one slow reply does not keep traffic away forever.
 func (h *host) recordLocked(at moment) (score float64) {
 	h.rated = false
-	h.window.advance(at.slot)
+	h.window.Advance(at.slot)
 	if h.latency.Load() != 0 {
 		h.observeLocked(0, at.now)
 		if h.curve.line.Load() != 0 {
 			h.curve.fadeLocked(at.now)
 		}
 	}
-	h.trials, h.mean = h.window.effectiveTrials(), h.window.mean()
-	return h.window.score()
+	h.trials, h.mean = h.window.Trials(), h.window.Mean()
+	return h.window.Score()
 }
 
 // record computes the score, and enters it in the host's arm.

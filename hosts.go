@@ -1,6 +1,10 @@
 package pooly
 
-import "time"
+import (
+	"time"
+
+	"github.com/3XX0/pooly/internal/decay"
+)
 
 // Which hosts a service has: Add, Remove and SetHosts register addresses, and the subset, if there is one, says which
 // of these are in use. Each is one change under the service's lock, in effect when that is let go, and afterwards
@@ -96,7 +100,7 @@ type change struct {
 
 // newChange calls the ScoreCalculator, so it must be called without a lock.
 func (s *Service) newChange() *change {
-	return &change{service: s, score: s.calculate(noTrials), now: s.clock.now()}
+	return &change{service: s, score: s.calculate(decay.NoTrials), now: s.clock.now()}
 }
 
 func (c *change) joinLocked(address string) {
@@ -104,8 +108,8 @@ func (c *change) joinLocked(address string) {
 	h := &host{service: s}
 	h.init(address, &s.poolEnv, h)
 	h.score.Store(c.score)
-	h.mean = noTrials
-	h.window = newWindow(s.slotAt(c.now))
+	h.mean = decay.NoTrials
+	h.window = decay.New(s.slotAt(c.now))
 	h.index = int32(len(s.order))
 	s.hosts[address] = h
 	s.order = append(s.order, h)

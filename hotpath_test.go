@@ -4,12 +4,14 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unsafe"
 
+	"github.com/3XX0/pooly/internal/decay"
 	"github.com/stretchr/testify/require"
 )
 
@@ -63,7 +65,9 @@ func TestWhatAPairTouchesTakesFewCacheLines(t *testing.T) {
 	const line = 64
 	var h host
 	var c conn
-	begin := unsafe.Offsetof(h.window) + unsafe.Offsetof(h.window.newest)
+	newest, ok := reflect.TypeFor[decay.Window]().FieldByName("newest")
+	require.True(t, ok)
+	begin := unsafe.Offsetof(h.window) + newest.Offset
 	end := unsafe.Offsetof(h.waiters) + unsafe.Sizeof(h.waiters.length)
 	require.Zero(t, begin%(2*line), "the hot part of host begins with a line of even number")
 	require.LessOrEqual(t, end-begin, uintptr(2*line))
@@ -236,7 +240,7 @@ func TestRefreshFindsHostsThatAnotherViewHasElsewhere(t *testing.T) {
 			if a.Address == c.Address() {
 				require.Zero(t, a.Score)
 			} else {
-				require.Equal(t, noTrials, a.Score)
+				require.Equal(t, decay.NoTrials, a.Score)
 			}
 		}
 	})

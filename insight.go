@@ -2,7 +2,6 @@ package pooly
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 )
 
@@ -69,27 +68,11 @@ func (s *Service) History() map[string][]float64 {
 	history := make(map[string][]float64, len(s.order))
 	for _, h := range s.order {
 		h.mu.Lock()
-		h.window.advance(slot)
-		history[h.address] = h.window.history()
+		h.window.Advance(slot)
+		history[h.address] = h.window.History()
 		h.mu.Unlock()
 	}
 	return history
-}
-
-// history returns the values of the slots, oldest first, NaN for those without trials.
-func (w *window) history() []float64 {
-	values := make([]float64, 0, w.count)
-	for k := int64(w.count) - 1; k > 0; k-- { // the slot of age k
-		value := math.NaN()
-		if i := (w.newest - k) % slots; w.past.tried[i] > 0 {
-			value = w.past.values[i]
-		}
-		values = append(values, value)
-	}
-	if w.trials == 0 {
-		return append(values, math.NaN())
-	}
-	return append(values, w.value())
 }
 
 // strategyName returns what a strategy calls itself, else its type.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/3XX0/pooly/internal/decay"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +27,7 @@ func armsOf(figures ...hostFigures) []Arm {
 		h.inUse.Store(int32(f.inUse))
 		h.latency.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
-		arms[i] = Arm{Score: noTrials, Trials: f.trials, mean: f.scores, host: h, service: h.service}
+		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores, host: h, service: h.service}
 	}
 	return arms
 }
@@ -205,50 +206,5 @@ func TestLoadCurveStaysFinite(t *testing.T) {
 	for i := range 100 {
 		c.observeLocked(1+i%2*math.MaxInt32, time.Duration(i%3)*(math.MaxInt64/2), time.Duration(i))
 		require.GreaterOrEqual(t, c.latency(math.MaxInt32), time.Duration(0))
-	}
-}
-
-func TestWindowMeanLeavesOutSlotsWithoutTrials(t *testing.T) {
-	w := newWindow(0)
-	require.Equal(t, noTrials, w.mean())
-	w.rate(0, 1)
-	w.rate(0, 0)
-	w.rate(0, 1)
-	require.InDelta(t, 2.0/3, w.mean(), 1e-12)
-	w.advance(30)
-	require.InDelta(t, 2.0/3, w.mean(), 1e-12)
-	w.rate(30, 0) // weighs 1, those of slot 0 weigh 1/31 each
-	require.InDelta(t, 2.0/31/(3.0/31+1), w.mean(), 1e-12)
-	w.advance(200)
-	require.Equal(t, noTrials, w.mean())
-}
-
-// TestWindowMeanIsThatOfItsSlots compares the running sums with the definition.
-func TestWindowMeanIsThatOfItsSlots(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	w := newWindow(0)
-	type trial struct {
-		slot  int64
-		score float64
-	}
-	var trials []trial
-	slot := int64(0)
-	for range 5000 {
-		if rng.IntN(3) == 0 {
-			slot += rng.Int64N(4)
-		}
-		x := trial{slot, rng.Float64()}
-		trials = append(trials, x)
-		w.rate(x.slot, x.score)
-		n := min(slot+1, slots)
-		sum, weights := 0.0, 0.0
-		for _, x := range trials[max(0, len(trials)-1000):] {
-			if weight := float64(n - (slot - x.slot)); weight > 0 {
-				sum += weight * x.score
-				weights += weight
-			}
-		}
-		require.InDelta(t, sum/weights, w.mean(), 1e-9)
-		require.InDelta(t, weights/float64(n), w.effectiveTrials(), 1e-9)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/3XX0/pooly/internal/decay"
 )
 
 // The defaults of ServiceConfig.
@@ -258,7 +260,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 		draining: make(map[*host]struct{}),
 	}
 	s.subset = newSubset(s.config.MaxHosts, s.config.SubsetSeed)
-	s.slotLength = max(1, s.config.DecayDuration/slots)
+	s.slotLength = max(1, s.config.DecayDuration/decay.Slots)
 	s.poolEnv = poolEnv{
 		config: s.config.PoolConfig,
 		clock:  newClock(),
