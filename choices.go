@@ -2,32 +2,10 @@ package pooly
 
 import (
 	"math/rand/v2"
-	"slices"
 	"time"
+
+	"github.com/3XX0/pooly/internal/sample"
 )
-
-// sampleSize is how many hosts are sampled without an allocation.
-const sampleSize = 16
-
-// draws is the memory for the hosts of one sample.
-type draws [sampleSize]int
-
-// sample returns d distinct numbers below n in random order, each choice and each order of them being equally likely, or
-// all n if d is larger. It is O(d²), for small d, and uses buffer if that is large enough.
-//
-// It is algorithm P of Floyd (Bentley and Floyd, A Sample of Brilliance, CACM 30(9), 1987), from the end.
-func sample(rng *rand.Rand, n, d int, buffer *draws) []int {
-	drawn := buffer[:0]
-	for j := max(0, n-d); j < n; j++ {
-		i := rng.IntN(j + 1)
-		if at := slices.Index(drawn, i); at >= 0 {
-			drawn = slices.Insert(drawn, at, j)
-		} else {
-			drawn = append(drawn, i)
-		}
-	}
-	return drawn
-}
 
 // leastOf returns which of d distinct numbers below n, drawn at random, costs least; of equals any with the same
 // probability.
@@ -36,9 +14,9 @@ func sample(rng *rand.Rand, n, d int, buffer *draws) []int {
 // that these take wait together. With that, and a host's live figures in the lines that a pair touches anyway, a pair
 // with peak EWMA of five over 10,000 hosts takes 1.0 µs instead of 1.6, on a busy machine.
 func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
-	var buffer draws
-	drawn := sample(rng, n, d, &buffer)
-	costs := make([]float64, 0, sampleSize)
+	var buffer sample.Buffer
+	drawn := sample.Distinct(rng, n, d, &buffer)
+	costs := make([]float64, 0, sample.BufferSize)
 	for _, i := range drawn {
 		costs = append(costs, cost(i))
 	}

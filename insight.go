@@ -144,17 +144,6 @@ func (p *epsilonPicker) Shares() []float64 {
 }
 
 // Shares implements Sharer.
-func (t aliasTable) Shares() []float64 {
-	shares := make([]float64, len(t))
-	for i, c := range t {
-		own := float64(c.threshold) / (1 << 32)
-		shares[i] += own / float64(len(t))
-		shares[c.alias] += (1 - own) / float64(len(t))
-	}
-	return shares
-}
-
-// Shares implements Sharer.
 func (p *ucbPicker) Shares() []float64 { return p.table.Shares() }
 
 // Shares implements Sharer, by drawing.

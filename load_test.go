@@ -3,7 +3,6 @@ package pooly
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -126,25 +125,6 @@ func TestHotColdPicksTheLeastLoadedIfAllAreHot(t *testing.T) {
 		arms[i].host.curve.line.Store(uint64(math.Float32bits(float32(1000 * (i + 1)))))
 	}
 	require.Equal(t, 1, p.Pick(rand.New(rand.NewPCG(1, 2))))
-}
-
-func TestSampleIsUniformWithoutRepetition(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	const n, d, rounds = 5, 3, 60_000
-	orders := map[[d]int]int{}
-	for range rounds {
-		var buffer draws
-		orders[[d]int(sample(rng, n, d, &buffer))]++
-	}
-	require.Len(t, orders, 5*4*3)
-	for order, count := range orders {
-		require.InDelta(t, rounds/60, count, 150, "%v", order)
-		require.False(t, order[0] == order[1] || order[1] == order[2] || order[0] == order[2], "%v", order)
-	}
-
-	all := sample(rng, 40, 100, new(draws))
-	slices.Sort(all)
-	require.Len(t, slices.Compact(all), 40)
 }
 
 func TestPicksDoNotAllocate(t *testing.T) {

@@ -3,9 +3,9 @@ package pooly
 import (
 	"fmt"
 	"math"
-	"math/bits"
-	"math/rand/v2"
 	"slices"
+
+	"github.com/3XX0/pooly/internal/sample"
 )
 
 // SoftMax picks host i with a probability proportional to exp(score_i / temperature), the Boltzmann
@@ -34,57 +34,8 @@ func (s *SoftMax) NewPicker(arms []Arm) Picker {
 	for i, score := range weights {
 		weights[i] = math.Exp((score - best) / s.temperature)
 	}
-	return newAliasTable(weights)
+	return aliasTable{sample.NewAlias(weights)}
 }
 
-// aliasTable draws i with probability weights[i] / Σ weights. It is Vose's alias method (IEEE Trans. Softw. Eng.
-// 17(9), 1991): O(n) to build, O(1) to draw. Each cell stands for 1/n of the probability and is shared by two
-// outcomes at most: the cell's own below the threshold, its alias above.
-type aliasTable []aliasCell
-
-type aliasCell struct {
-	threshold uint32 // the own outcome's part of the cell, in units of 2⁻³²; a full cell has itself as alias
-	alias     uint32
-}
-
-// newAliasTable builds the table from finite weights of which at least one is positive. It overwrites them.
-func newAliasTable(weights []float64) aliasTable {
-	n := len(weights)
-	sum := 0.0
-	for _, w := range weights {
-		sum += w
-	}
-	table := make(aliasTable, n)
-	parts := weights // of each cell, how much its own outcome fills: the mean is 1
-	small, large := make([]uint32, 0, n), make([]uint32, 0, n)
-	for i, w := range weights {
-		parts[i] = w / sum * float64(n)
-		table[i].alias = uint32(i)
-		if parts[i] < 1 {
-			small = append(small, uint32(i))
-		} else {
-			large = append(large, uint32(i))
-		}
-	}
-	for len(small) > 0 && len(large) > 0 {
-		s, l := small[len(small)-1], large[len(large)-1]
-		small = small[:len(small)-1]
-		table[s] = aliasCell{threshold: uint32(max(0, parts[s]) * (1 << 32)), alias: l}
-		parts[l] -= 1 - parts[s] // what s leaves of its cell is l's
-		if parts[l] < 1 {
-			large = large[:len(large)-1]
-			small = append(small, l)
-		}
-	}
-	return table // what is left in either list is full but for rounding
-}
-
-// Pick uses the high half of one random number for the cell and the low half for the outcome.
-func (t aliasTable) Pick(rng *rand.Rand) int {
-	r := rng.Uint64()
-	cell, _ := bits.Mul64(r&^(1<<32-1), uint64(len(t)))
-	if c := t[cell]; uint32(r) >= c.threshold {
-		return int(c.alias)
-	}
-	return int(cell)
-}
+// aliasTable is a Picker that draws each arm with the probability that the strategy computed.
+type aliasTable struct{ sample.Alias }

@@ -3,6 +3,8 @@ package pooly
 import (
 	"math"
 	"sync"
+
+	"github.com/3XX0/pooly/internal/sample"
 )
 
 // Thompson picks each host with the probability that it is the best, given what is known: each host's quality
@@ -36,7 +38,7 @@ const thompsonCells = 100
 // interval, host i has the share Δlog F_i / Σ Δlog F_j, since dG = G · Σ dlog F_j.
 func (*Thompson) NewPicker(arms []Arm) Picker {
 	if len(arms) == 1 {
-		return aliasTable{aliasCell{}}
+		return aliasTable{sample.NewAlias([]float64{1})}
 	}
 	posteriors, of := posteriorsOf(arms)
 	low, high := 0.0, 0.0 // the highest value lies in between, but for one case in a million
@@ -79,7 +81,7 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 	for i, p := range of {
 		weights[i] = posteriors[p].share
 	}
-	return newAliasTable(weights)
+	return aliasTable{sample.NewAlias(weights)}
 }
 
 // posteriorsOf returns the posteriors of the arms, that of all without trials once, and for each arm the index of its own.

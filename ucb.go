@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
+
+	"github.com/3XX0/pooly/internal/sample"
 )
 
 // UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus that is the
@@ -41,7 +43,7 @@ func (u *UCB) NewPicker(arms []Arm) Picker {
 	if last := u.last.Load(); last != nil {
 		picks = max(picks, float64(last.picks.Load()))
 	}
-	p := &ucbPicker{table: newAliasTable(u.spread(arms, picks))}
+	p := &ucbPicker{table: sample.NewAlias(u.spread(arms, picks))}
 	u.last.Store(p)
 	return p
 }
@@ -114,7 +116,7 @@ func levelOff(fill func(level float64) (sum, slope float64), picks, low, high fl
 }
 
 type ucbPicker struct {
-	table aliasTable
+	table sample.Alias
 	picks atomic.Int64
 }
 
