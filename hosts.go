@@ -30,7 +30,7 @@ func (s *Service) Add(address string) {
 	case s.subset == nil:
 		c.joinLocked(address)
 	default:
-		in, out := s.subset.add(address)
+		in, out := s.subset.Add(address)
 		c.replaceLocked(out, in)
 	}
 	c.commitLocked()
@@ -51,7 +51,7 @@ func (s *Service) Remove(address string) {
 	case s.subset == nil:
 		c.leaveLocked(s.hosts[address])
 	default:
-		out, in := s.subset.remove(address)
+		out, in := s.subset.Remove(address)
 		c.replaceLocked(out, in)
 	}
 	c.commitLocked()
@@ -73,7 +73,7 @@ func (s *Service) SetHosts(addresses ...string) {
 		return
 	}
 	if s.subset != nil {
-		addresses = s.subset.set(addresses)
+		addresses = s.subset.Set(addresses)
 	}
 	c.setLocked(addresses)
 	c.commitLocked()
@@ -83,7 +83,7 @@ func (s *Service) SetHosts(addresses ...string) {
 
 func (s *Service) registeredLocked(address string) bool {
 	if s.subset != nil {
-		return s.subset.has(address)
+		return s.subset.Has(address)
 	}
 	_, known := s.hosts[address]
 	return known

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly/internal/decay"
+	"github.com/3XX0/pooly/internal/rendezvous"
 )
 
 // The defaults of ServiceConfig.
@@ -221,7 +222,7 @@ type Service struct {
 
 	mu        sync.Mutex // guards the fields below; taken before a pool's lock, never held while calling plug-ins
 	closed    bool
-	subset    *subset            // nil if all hosts are in use
+	subset    *rendezvous.Subset // nil if all hosts are in use
 	hosts     map[string]*host   // those in use
 	order     []*host            // the same, each at its index
 	flight    *rebuild           // the rebuild of the view that runs, nil if none does
@@ -389,7 +390,7 @@ func (s *Service) stats() ServiceStats {
 		Hosts:       make([]HostStats, 0, len(s.order)),
 	}
 	if s.subset != nil {
-		stats.Registered = len(s.subset.ranked)
+		stats.Registered = s.subset.Len()
 	}
 	for _, h := range s.order {
 		h.mu.Lock()
