@@ -2,12 +2,11 @@ package pooly
 
 import (
 	"context"
-	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/3XX0/pooly/internal/statsdtarget"
 	"github.com/cactus/go-statsd-client/v5/statsd"
 )
 
@@ -19,7 +18,7 @@ type metrics struct {
 	service *Service
 	client  statsd.StatSender
 	close   func() error
-	target  *statsdTarget
+	target  *statsdtarget.Target
 	rate    float64
 	quit    chan struct{}
 	done    sync.WaitGroup
@@ -32,10 +31,14 @@ type metrics struct {
 // reportPeriod is how often gauges and counters are sent.
 const reportPeriod = time.Second
 
+// lookupPeriod is how often the server's name is looked up again once it was found. Until then it is
+// looked up every reportPeriod.
+var lookupPeriod = 30 * time.Second // changed by tests alone
+
 func startMetrics(s *Service) *metrics {
 	m := &metrics{
 		service: s,
-		target:  &statsdTarget{address: s.config.StatsdAddr},
+		target:  statsdtarget.New(s.config.StatsdAddr, lookupPeriod),
 		rate:    s.config.StatsdSampleRate,
 		quit:    make(chan struct{}),
 	}
@@ -48,7 +51,7 @@ func startMetrics(s *Service) *metrics {
 	sub.SetSamplerFunc(func(float32) bool { return true }) // what is sampled is decided here, once per call
 	m.client, m.close = sub, client.Close
 	m.hosts = hostMetrics{client: sub, format: format, hosts: make(map[string]*reportedHost)}
-	m.target.resolve(context.Background(), true)
+	m.target.ResolveLiteral()
 	m.done.Go(m.run)
 	return m
 }
@@ -108,7 +111,7 @@ func (m *metrics) run() {
 	ticker := time.NewTicker(reportPeriod)
 	defer ticker.Stop()
 	for {
-		resolving.Go(func() { m.target.resolve(ctx, false) })
+		resolving.Go(func() { m.target.Resolve(ctx) })
 		select {
 		case <-ticker.C:
 			m.report()
@@ -122,7 +125,7 @@ func (m *metrics) run() {
 // report sends the gauges, and what the counters have grown by. It waits for a server whose name is not known yet, so
 // that the counters miss nothing that was counted before.
 func (m *metrics) report() {
-	if m.target.remote.Load() == nil {
+	if !m.target.Known() {
 		return
 	}
 	stats := m.service.stats()
@@ -148,102 +151,4 @@ func (m *metrics) stop() {
 	m.done.Wait()
 	m.report()
 	_ = m.close()
-}
-
-// statsdTarget sends packets to a server that may be absent: while its name is unknown they are dropped. It
-// looks a name up again every lookupPeriod, in case the server has moved, and each second until it is found.
-type statsdTarget struct {
-	address string
-	socket  atomic.Pointer[net.UDPConn]
-	remote  atomic.Pointer[net.UDPAddr]
-
-	mu       sync.Mutex // guards the fields below
-	looking  bool
-	lookedUp time.Time
-	closed   bool
-}
-
-var lookupPeriod = 30 * time.Second // changed by tests alone
-
-// resolve finds the server if that is due. A first time may be done at once where no name server is needed.
-func (t *statsdTarget) resolve(ctx context.Context, literal bool) {
-	t.mu.Lock()
-	due := !t.looking && !t.closed && (t.remote.Load() == nil || time.Since(t.lookedUp) >= lookupPeriod)
-	if due {
-		t.looking = true
-	}
-	t.mu.Unlock()
-	if !due {
-		return
-	}
-	remote := t.lookUp(ctx, literal)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.looking = false
-	if remote == nil || t.closed {
-		return
-	}
-	if t.socket.Load() == nil {
-		socket, err := net.ListenUDP("udp", nil)
-		if err != nil {
-			return
-		}
-		t.socket.Store(socket)
-	}
-	t.remote.Store(remote)
-	t.lookedUp = time.Now()
-}
-
-// lookUp returns the server's address, nil if it has none now.
-func (t *statsdTarget) lookUp(ctx context.Context, literal bool) *net.UDPAddr {
-	host, service, err := net.SplitHostPort(t.address)
-	if err != nil {
-		return nil
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	ip := net.ParseIP(host)
-	if literal && ip == nil {
-		return nil
-	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
-	if err != nil {
-		return nil
-	}
-	if ip == nil {
-		ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
-		if err != nil || len(ips) == 0 {
-			return nil
-		}
-		ip = ips[0]
-		for _, other := range ips { // a statsd server listens on IPv4 unless told otherwise, and nothing says if it does not
-			if other.To4() != nil {
-				ip = other
-				break
-			}
-		}
-	}
-	return &net.UDPAddr{IP: ip, Port: port}
-}
-
-// Send implements statsd.Sender. It runs in the buffer's goroutine, 32 packets behind GetConn. It waits only while the
-// kernel's buffer for the socket is full.
-func (t *statsdTarget) Send(packet []byte) (int, error) {
-	socket, remote := t.socket.Load(), t.remote.Load()
-	if socket == nil || remote == nil {
-		return 0, net.ErrClosed
-	}
-	return socket.WriteToUDP(packet, remote)
-}
-
-// Close implements statsd.Sender.
-func (t *statsdTarget) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
-	if socket := t.socket.Load(); socket != nil {
-		return socket.Close()
-	}
-	return nil
 }
