@@ -9,99 +9,12 @@ import (
 	"time"
 )
 
-// The defaults of PoolConfig.
-const (
-	DefaultDialTimeout = 10 * time.Second
-	DefaultMaxConns    = 30
-	DefaultConnRetries = 3
-	DefaultRetryDelay  = 10 * time.Millisecond
-)
-
 // closeGrace is how long a pool waits for a driver's Close before it gives the connection's place away.
 // It gives a Dial that does not heed its context as long.
 const closeGrace = time.Second
 
 // lifetimeJitter is the share of MaxConnLifetime by which a connection may live shorter.
 const lifetimeJitter = 0.1
-
-// PoolConfig configures the pool of one host. The zero value of each field stands for its default.
-type PoolConfig struct {
-	// Driver connects, closes and judges connections. Default: NewNetDriver("tcp").
-	Driver Driver
-
-	// ConnIdleTimeout closes connections that have been idle for this long. Default 0: never.
-	ConnIdleTimeout time.Duration
-
-	// MaxConnLifetime closes connections this long after they were dialled, once they are not leased.
-	// Default 0: never.
-	//
-	// Each connection lives shorter by up to a tenth, at random, so that those dialled together are not dialled anew
-	// together. Connections that end make room for new ones, by which traffic that keeps many connections
-	// busy spreads to hosts that have come back.
-	MaxConnLifetime time.Duration
-
-	// DialTimeout bounds each dial of any driver: the context that Dial gets ends with it. A Dial that has not returned
-	// a second later is given up: its place goes to the next, and what it returns is closed. Default 10 s.
-	DialTimeout time.Duration
-
-	// TestTimeout bounds TestOnBorrow, for a driver that cannot be trusted to return at once: a connection whose test takes
-	// longer counts as unfit. It costs a goroutine for each GetConn, a microsecond or so. Default 0: trusted.
-	TestTimeout time.Duration
-
-	// WaitTimeout bounds the time that one GetConn may wait, for a connection to come free, to be dialled, or
-	// for the next round. Default 0: as long as its context lets it.
-	WaitTimeout time.Duration
-
-	// MaxConns is the most connections that a host may have at any time: those leased, idle, being dialled and
-	// being closed. Default 30.
-	MaxConns int
-
-	// ConnRetries is how many times one address is dialled, RetryDelay apart, where there is no other host to go
-	// to: in the background, and by a Pool used alone. Default 3.
-	ConnRetries int
-
-	// RetryDelay is the time between two dials of the same address, and between two rounds of GetConn.
-	// Default 10 ms.
-	RetryDelay time.Duration
-}
-
-// Validate reports the first impossible value with an error that wraps ErrInvalidArg and names the field. It is
-// for those who read a configuration from outside, since NewPool panics with the same error.
-func (c *PoolConfig) Validate() error {
-	for _, field := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"ConnIdleTimeout", c.ConnIdleTimeout},
-		{"MaxConnLifetime", c.MaxConnLifetime},
-		{"DialTimeout", c.DialTimeout},
-		{"TestTimeout", c.TestTimeout},
-		{"WaitTimeout", c.WaitTimeout},
-		{"RetryDelay", c.RetryDelay},
-	} {
-		if field.value < 0 {
-			return negative(field.name, field.value)
-		}
-	}
-	if c.MaxConns < 0 {
-		return negative("MaxConns", c.MaxConns)
-	}
-	if c.ConnRetries < 0 {
-		return negative("ConnRetries", c.ConnRetries)
-	}
-	return nil
-}
-
-func (c PoolConfig) withDefaults() PoolConfig {
-	if c.Driver == nil {
-		c.Driver = NewNetDriver("tcp")
-	}
-	setDefault(&c.DialTimeout, DefaultDialTimeout)
-	setDefault(&c.MaxConns, DefaultMaxConns)
-	setDefault(&c.ConnRetries, DefaultConnRetries)
-	setDefault(&c.RetryDelay, DefaultRetryDelay)
-	return c
-}
 
 // Pool holds the connections to one host. A Service has one for each of its hosts; it may also be used alone,
 // with NewPool, where there is only one host and nothing to choose.

@@ -2,8 +2,6 @@ package pooly
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -13,179 +11,12 @@ import (
 	"github.com/3XX0/pooly/internal/rendezvous"
 )
 
-// The defaults of ServiceConfig.
-const (
-	DefaultPrespawnConns        = 1
-	DefaultGetAttempts          = 3
-	DefaultCloseDeadline        = 30 * time.Second
-	DefaultFallbackDelay        = 250 * time.Millisecond
-	DefaultConsecutiveFailures  = 5
-	DefaultBaseEjectionTime     = 100 * time.Millisecond
-	DefaultMaxEjectionTime      = 10 * time.Second
-	DefaultDecayDuration        = time.Minute
-	DefaultMemoizeScoreDuration = 100 * time.Millisecond
-	DefaultStatsdSampleRate     = 1.0
-)
-
 // Computer maps a host's score to the one that the strategy sees, both in [0, 1]. It makes small differences
 // between good hosts larger, say. Compute may be called concurrently, and at any time but not on the way of
 // GetConn's fast path. If it panics or returns NaN, the score stays as it was; a result outside [0, 1] is
 // brought to the nearer end.
 type Computer interface {
 	Compute(score float64) float64
-}
-
-// ServiceConfig configures a service. The zero value of each field stands for its default.
-type ServiceConfig struct {
-	PoolConfig
-
-	// PrespawnConns is how many connections each host gets as soon as it is added, dialled in the background one
-	// after the other. Negative: none. Default 1.
-	PrespawnConns int
-
-	// GetAttempts is how many rounds over the hosts one GetConn makes, RetryDelay apart, before it gives up. In a
-	// round it asks each host at most once. Default 3.
-	GetAttempts int
-
-	// CloseDeadline is how long Close waits for leases. Default 30 s.
-	CloseDeadline time.Duration
-
-	// FallbackDelay is how long a GetConn waits for a dial before it tries the next host alongside; the first to
-	// connect serves it, and the other connection goes to its pool. So a host that swallows connection requests costs its
-	// callers this long, and only the first of them: until that dial ends, none is sent there to wait. It should be
-	// longer than dials usually take. Default 250 ms, as RFC 8305 has it; negative: never.
-	FallbackDelay time.Duration
-
-	// ConsecutiveFailures is how many Releases with a fatal error in a row eject a host, though it accepts connections:
-	// Envoy's consecutive_local_origin_failure. Leases that began before the host last came back do not count, nor
-	// do those that end with context.Canceled, the caller's own wish. One is enough for a host that has come back,
-	// until the first of its leases ends well. Default 5, as in Envoy; negative: never.
-	ConsecutiveFailures int
-
-	// BaseEjectionTime is how long a host stays ejected the first time, and how soon it is probed. It doubles with
-	// each failed probe, and with each ejection before a lease of the host has ended well. Envoy's base_ejection_time.
-	// Default 100 ms, which is far less than Envoy's 30 s because a probe, not a caller, finds out whether the host is
-	// back.
-	BaseEjectionTime time.Duration
-
-	// MaxEjectionTime bounds that: Envoy's max_ejection_time. A host that is back has its traffic after no longer
-	// than this. Each time is shortened by up to a fifth at random, so that the clients of a host do not come
-	// together. Default 10 s.
-	MaxEjectionTime time.Duration
-
-	// MaxEjectionPercent bounds the share of hosts that may be ejected because of what their leases ended with, so that
-	// a mistake of the caller's, in every request, does not take all hosts away: Envoy's max_ejection_percent. At least one
-	// host may be, if there are two, and never the last. Hosts whose dials fail are ejected without bound, but count.
-	// Default 0: all but one.
-	MaxEjectionPercent int
-
-	// DecayDuration is how far back a host's score looks, in 60 slots of which the newer weigh more. Default 1 min.
-	DecayDuration time.Duration
-
-	// MemoizeScoreDuration is the shortest time between two computations of the scores. If these take long, as with
-	// thousands of hosts or a slow strategy, it is longer, so that they take about a quarter of a percent of the time at most.
-	// Default 100 ms.
-	MemoizeScoreDuration time.Duration
-
-	// ScoreCalculator maps each score before the strategy sees it. Default nil: as it is.
-	ScoreCalculator Computer
-
-	// BanditStrategy chooses the hosts. Default: NewRoundRobin.
-	BanditStrategy Bandit
-
-	// StatsdAddr is the host:port of a statsd server that gets the service's metrics over UDP. It may be down, or
-	// its name unknown, at any time: metrics are lost until it is there, and nothing else happens. Default "": no
-	// metrics, at no cost.
-	StatsdAddr string
-
-	// StatsdSampleRate is the share of calls whose timings are sent, in (0, 1]. Counters are exact at any rate.
-	// Default 1.
-	StatsdSampleRate float64
-
-	// MaxHosts is how many of the hosts that are registered are in use, for fleets in which connections from every
-	// client to every host would be too many: each client uses a subset that a hash of its SubsetSeed and the addresses
-	// chooses, and the others get no connections, probes or traffic. When hosts come or go, few others change for it;
-	// if all in use are ejected, more come into use until half of the subset is up again, at most four times MaxHosts.
-	// It should be large enough that hosts get about equal shares, see docs/STRATEGIES.md. Default 0: all.
-	MaxHosts int
-
-	// SubsetSeed chooses the subset, and matters only with MaxHosts. Clients should differ in it. One that stays the
-	// same over restarts, such as a hash of the client's name, leads to the same hosts. Default 0: a random one.
-	SubsetSeed uint64
-
-	// StatsdHostMetrics has each host reported too: its score, health, connections and calls, in six metrics per
-	// host. Default: HostMetricsOff.
-	StatsdHostMetrics HostMetrics
-
-	// Logger gets hosts that are ejected (warn) and restored (info), and plug-ins that misbehave (error).
-	// Default: silent.
-	Logger *slog.Logger
-}
-
-// Validate reports the first impossible value with an error that wraps ErrInvalidArg and names the field. It is
-// for those who read a configuration from outside, since NewService panics with the same error.
-func (c *ServiceConfig) Validate() error {
-	if err := c.PoolConfig.Validate(); err != nil {
-		return err
-	}
-	switch {
-	case c.GetAttempts < 0:
-		return negative("GetAttempts", c.GetAttempts)
-	case c.MaxHosts < 0:
-		return negative("MaxHosts", c.MaxHosts)
-	case c.CloseDeadline < 0:
-		return negative("CloseDeadline", c.CloseDeadline)
-	case c.BaseEjectionTime < 0:
-		return negative("BaseEjectionTime", c.BaseEjectionTime)
-	case c.MaxEjectionTime < 0:
-		return negative("MaxEjectionTime", c.MaxEjectionTime)
-	case c.MaxEjectionTime > 0 && c.MaxEjectionTime < c.BaseEjectionTime:
-		return fmt.Errorf("%w: MaxEjectionTime %v is less than BaseEjectionTime %v", ErrInvalidArg,
-			c.MaxEjectionTime, c.BaseEjectionTime)
-	case c.MaxEjectionPercent < 0 || c.MaxEjectionPercent > 100:
-		return fmt.Errorf("%w: MaxEjectionPercent %d is outside [0, 100]", ErrInvalidArg, c.MaxEjectionPercent)
-	case c.DecayDuration < 0:
-		return negative("DecayDuration", c.DecayDuration)
-	case c.MemoizeScoreDuration < 0:
-		return negative("MemoizeScoreDuration", c.MemoizeScoreDuration)
-	case !(c.StatsdSampleRate >= 0 && c.StatsdSampleRate <= 1):
-		return fmt.Errorf("%w: StatsdSampleRate %v is outside [0, 1]", ErrInvalidArg, c.StatsdSampleRate)
-	case c.StatsdHostMetrics < HostMetricsOff || c.StatsdHostMetrics > HostMetricsInflux:
-		return fmt.Errorf("%w: StatsdHostMetrics %d is none of the constants", ErrInvalidArg, c.StatsdHostMetrics)
-	}
-	return nil
-}
-
-func negative[T int | time.Duration](field string, value T) error {
-	return fmt.Errorf("%w: %s %v is negative", ErrInvalidArg, field, value)
-}
-
-func (c ServiceConfig) withDefaults() ServiceConfig {
-	c.PoolConfig = c.PoolConfig.withDefaults()
-	setDefault(&c.PrespawnConns, DefaultPrespawnConns)
-	setDefault(&c.GetAttempts, DefaultGetAttempts)
-	setDefault(&c.CloseDeadline, DefaultCloseDeadline)
-	setDefault(&c.FallbackDelay, DefaultFallbackDelay)
-	setDefault(&c.ConsecutiveFailures, DefaultConsecutiveFailures)
-	setDefault(&c.BaseEjectionTime, DefaultBaseEjectionTime)
-	setDefault(&c.MaxEjectionTime, max(DefaultMaxEjectionTime, c.BaseEjectionTime))
-	setDefault(&c.DecayDuration, DefaultDecayDuration)
-	setDefault(&c.MemoizeScoreDuration, DefaultMemoizeScoreDuration)
-	setDefault(&c.StatsdSampleRate, DefaultStatsdSampleRate)
-	if c.BanditStrategy == nil {
-		c.BanditStrategy = NewRoundRobin()
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Service is a named set of hosts that serve the same thing, with a pool of connections to each. GetConn leases
