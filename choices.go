@@ -7,12 +7,12 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// leastOf returns which of d distinct numbers below n, drawn at random, costs least; of equals any with the same
-// probability.
+// leastOf draws d distinct numbers below n at random and returns the one that costs least. Numbers
+// that cost the same are equally likely.
 //
-// It knows all numbers before it asks for a cost, and all costs before it compares them, so that the reads from memory
-// that these take wait together. With that, and a host's live figures in the lines that a pair touches anyway, a pair
-// with peak EWMA of five over 10,000 hosts takes 1.0 µs instead of 1.6, on a busy machine.
+// It draws all numbers before it asks for a cost, and asks for all costs before it compares them,
+// so that the cache misses of the hosts' live figures overlap. Drawing and comparing one host at a
+// time makes a pick over many hosts much slower (see docs/PERFORMANCE.md).
 func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
 	var buffer sample.Buffer
 	drawn := sample.Distinct(rng, n, d, &buffer)
@@ -29,20 +29,23 @@ func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
 	return drawn[best]
 }
 
-// candidate is a host as strategies see it that compare several, of each the live figures.
+// candidate is a host as seen by strategies that compare the live figures of several hosts.
 type candidate struct {
-	host   *host   // nil in an Arm that is made by hand
-	weight float64 // what a load is divided by
+	host   *host   // nil in an Arm made by hand
+	weight float64 // the load is divided by it
 }
 
-// minWeight stands for a score of 0 where a load is divided by it: a host that is down is the last choice among
-// those drawn, and of several the one with the lowest load.
+// minWeight stands for a weight of 0, by which a load cannot be divided: a host that is down is the
+// last choice, and of several such hosts the one with the lowest load comes first.
 const minWeight = 1e-9
 
-// candidates returns the arms as candidates. The weight of one is in (0, 1]: (1 + S) / (1 + T), where S is the sum of the
-// scores of T trials. That is 1 for hosts that do well, and for those of which nothing is known, so that they are
-// tried: Score is 0.5 for these and would keep every host idle that is idle. A host that fails has 1/(1+T), and is
-// tried again as its trials decay, after DecayDuration at the latest. For arms made by hand it is the Score.
+// candidates returns the arms as candidates. The weight is (1 + S) / (1 + T), where S is the sum of
+// the scores of T trials, which is in (0, 1]. An arm made by hand has its Score as weight.
+//   - A host that does well has weight 1.
+//   - Untried hosts have weight 1 too, so they are tried. Score (0.5 for them) would keep idle
+//     hosts idle.
+//   - A host that fails has weight 1 / (1 + T). It is tried again as its trials decay, after
+//     DecayDuration at the latest.
 func candidates(arms []Arm) []candidate {
 	all := make([]candidate, len(arms))
 	for i, a := range arms {
@@ -63,12 +66,12 @@ func (c candidate) inUse() int {
 	return int(c.host.inUse.Load())
 }
 
-// load is how crowded the host would be with one more.
+// load returns how crowded the host would be with one more lease.
 func (c candidate) load(inUse int) float64 {
 	return float64(inUse+1) / c.weight
 }
 
-// latency is Arm.Latency, for a strategy that has asked for it before.
+// latency is Arm.Latency for a strategy whose NewPicker has called that.
 func (c candidate) latency() time.Duration {
 	if c.host == nil {
 		return 0
@@ -76,7 +79,7 @@ func (c candidate) latency() time.Duration {
 	return time.Duration(c.host.latency.Load())
 }
 
-// expectedLatency is Arm.ExpectedLatency, for a strategy that has asked for it before.
+// expectedLatency is Arm.ExpectedLatency for a strategy whose NewPicker has called that.
 func (c candidate) expectedLatency(inUse int) time.Duration {
 	if c.host == nil {
 		return 0
@@ -84,8 +87,8 @@ func (c candidate) expectedLatency(inUse int) time.Duration {
 	return c.host.curve.latency(inUse + 1)
 }
 
-// timed returns the latency, or for a host that was never timed what it passes for: next to nothing, so that it
-// gets a lease, and long while that is out, so that others come first.
+// timed returns the latency to compare by. A host that was never timed counts as very fast, so that
+// it gets a lease, and as slow while it has one, so that other hosts come first.
 func timed(latency time.Duration, inUse int) float64 {
 	switch {
 	case latency > 0:

@@ -8,24 +8,25 @@ import (
 	"github.com/cactus/go-statsd-client/v5/statsd"
 )
 
-// HostMetrics says whether the metrics of each host are reported to statsd, and how they tell which host is meant.
-//
-// They are, once a second, from what Stats counts anyway, so that GetConn and Release do not pay for them:
+// HostMetrics says whether statsd gets the metrics of each host, and how a metric names its host.
+// They are sent once a second:
 //
 //	host.score           gauge    the host's score in percent
 //	host.ejected         gauge    1 while the host is ejected, else 0
 //	host.conns.count     gauge    connections open
-//	host.conns.active    gauge    of these, leased
+//	host.conns.active    gauge    connections leased
 //	host.conns.get.count counter  leases handed out
 //	host.conns.fails     counter  dials that failed
 //
-// That is six series for every address that the service ever had: beware where addresses come and go. A host that was
-// removed is reported once more, with all gauges but its score at 0. What it counted in its last second is in the
-// service's counters alone.
+// They are taken from what Stats counts anyway, so GetConn and Release do not pay for them.
 //
-// Addresses are made safe for every server: letters, digits and hyphens stay, a dot becomes one underscore and the
-// colon before the port two. An address with anything else in it, or longer than 100 bytes, has underscores for that,
-// and a checksum at its end, so that no two hosts share a series:
+// The server stores six series for every address that the service ever had, so beware if addresses
+// come and go. After a host is removed, one last report sets all its gauges except the score to 0.
+// What the host counted in its last second is in the service's counters alone.
+//
+// Addresses are made safe for every server. Letters, digits and hyphens stay. A dot becomes one
+// underscore, a colon two, and anything else one. If that loses something, or the address is longer
+// than 100 bytes, a checksum is appended, so that no two hosts share a series:
 //
 //	10.0.0.1:6379        10_0_0_1__6379
 //	db-1.example.com     db-1_example_com
@@ -40,13 +41,16 @@ const (
 	// service.<name>.host.<address>.score.
 	HostMetricsNamed
 
-	// HostMetricsGraphite appends the address as a tag of Graphite: service.<name>.host.score;address=<address>.
+	// HostMetricsGraphite appends the address as a tag of Graphite:
+	// service.<name>.host.score;address=<address>.
 	HostMetricsGraphite
 
-	// HostMetricsDatadog appends it as a tag of DogStatsD: service.<name>.host.score:97|g|#address:<address>.
+	// HostMetricsDatadog appends the address as a tag of DogStatsD:
+	// service.<name>.host.score:97|g|#address:<address>.
 	HostMetricsDatadog
 
-	// HostMetricsInflux appends it as a tag of InfluxDB and Telegraf: service.<name>.host.score,address=<address>.
+	// HostMetricsInflux appends the address as a tag of InfluxDB and Telegraf:
+	// service.<name>.host.score,address=<address>.
 	HostMetricsInflux
 )
 
@@ -65,17 +69,18 @@ type hostMetrics struct {
 	client statsd.StatSender
 	format HostMetrics
 	hosts  map[string]*reportedHost // by address
-	round  uint64
+	round  uint64                   // counts reports
 }
 
-// reportedHost is what the server was told of a host so far.
+// reportedHost is a host that the server was told of.
 type reportedHost struct {
-	prefix      string // of its metrics
+	prefix      string // of its metrics' names
 	tags        []statsd.Tag
-	gets, fails uint64
+	gets, fails uint64 // the counters that were sent so far
 	round       uint64 // the last report that had the host
 }
 
+// report sends the metrics of all hosts, and the last ones of hosts that were removed.
 func (m *hostMetrics) report(hosts []HostStats) {
 	if m.format == HostMetricsOff {
 		return
@@ -126,9 +131,9 @@ func (m *hostMetrics) gauge(h *reportedHost, metric string, value int64) {
 	_ = m.client.Gauge(h.prefix+metric, value, 1, h.tags...)
 }
 
-// count sends what a counter has grown by. One that was more has begun anew: the host was removed, and added again.
+// count sends what a counter has grown by.
 func (m *hostMetrics) count(h *reportedHost, metric string, total uint64, sent *uint64) {
-	if total < *sent {
+	if total < *sent { // the host was removed and added again
 		*sent = 0
 	}
 	if total > *sent {
@@ -137,18 +142,22 @@ func (m *hostMetrics) count(h *reportedHost, metric string, total uint64, sent *
 	}
 }
 
+// percent rounds a score to percent.
 func percent(score float64) int64 { return int64(100*score + 0.5) }
 
-// addressLimit is how much of an address goes into a metric: carbon makes a file of each part of a name, and file
-// systems take 255 bytes.
+// addressLimit is how many bytes of an address go into a metric: carbon makes a file name of each
+// part of a metric's name, and file names are limited to 255 bytes.
 const addressLimit = 100
 
-// metricAddress makes an address safe as a part of a metric's name and as a tag's value; see HostMetrics. Addresses of
-// which it would lose something get a checksum, so it maps no two to the same name but by rare chance.
+// metricAddress makes an address safe as a part of a metric's name and as a tag's value; see
+// HostMetrics. An address that would lose something gets a checksum, so two addresses have the same
+// name only if their checksums are equal by chance.
 func metricAddress(address string) string {
 	var b strings.Builder
 	lossy := address == "" || len(address) > addressLimit
-	last := '.' // of address; no separator may come first or follow another, or a..b would be a:b
+	// A separator that comes first, last or after another one is lossy: a..b would become the same
+	// as a:b.
+	last := '.'
 	for _, r := range address[:min(len(address), addressLimit)] {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-':

@@ -5,20 +5,25 @@ import (
 	"math/rand/v2"
 )
 
-// Sharer is implemented by a Picker that can tell how it picks: Shares returns the probability of each arm, in their
-// order. It is called while Pick is, and must not change what that does. Those of this package implement it; where
-// the choice depends on live figures, the shares are estimates for the figures of the moment.
+// Sharer is a Picker that can tell how it picks. The Pickers of this package implement it.
+//
+// Shares returns the probability of each arm, in the order of arms. It may be called concurrently
+// with Pick, and must not change what Pick does. If the choice depends on live figures, the shares
+// are estimates for the figures of the moment.
 type Sharer interface {
 	Picker
 	Shares() []float64
 }
 
-// Shares returns how likely each host in use is to be the strategy's next choice, by address. They add up to 1; an
-// ejected host has 0. Calls that find their first choice full or gone go elsewhere, which the shares do not tell.
+// Shares returns, by address, how likely each host in use is to be the strategy's next choice. The
+// shares add up to 1; an ejected host has 0. They do not tell of calls that find their first choice
+// full or gone, and go elsewhere.
 //
-// It picks nothing, so it does not disturb the strategy's turns. It returns nil if the strategy cannot tell (see
-// Sharer), and while there is no host to choose. It is for people who look at a service: it takes a millisecond or two
-// where shares are estimated, else microseconds for each hundred hosts.
+// It returns nil if the strategy cannot tell (see Sharer), and while there is no host to choose. It
+// picks nothing, so it does not change which host is next.
+//
+// It is for pages that people look at: it is O(n), and if shares are estimated it asks the strategy
+// thousands of times. It is safe for concurrent use.
 func (s *Service) Shares() map[string]float64 {
 	s.refresh()
 	v := s.view.Load()
@@ -42,6 +47,7 @@ func (s *Service) Shares() map[string]float64 {
 	return byAddress
 }
 
+// sharesOf returns the picker's shares, nil if it cannot tell or panics.
 func (s *Service) sharesOf(p Picker) (shares []float64) {
 	sharer, ok := p.(Sharer)
 	if !ok {
@@ -56,11 +62,14 @@ func (s *Service) sharesOf(p Picker) (shares []float64) {
 	return sharer.Shares()
 }
 
-// History returns what the score of each host in use is made of, by address: the mean of the scores that were released
-// in each sixtieth of DecayDuration, oldest first, as many as passed since the host was added. The last is the
-// current one. A time in which nothing was released is NaN; in the score it counts as 0.5.
+// History returns, by address, what the score of each host in use is made of: the mean of the
+// scores that were released in each slot, a sixtieth of DecayDuration. The slots are in order,
+// oldest first, the current one last. There are 60, or fewer for a host that was added later than
+// that.
 //
-// It is for people who look at a service. It costs a lock of each pool in turn.
+// A slot in which nothing was released is NaN. In the score it counts as 0.5.
+//
+// It is for pages that people look at: it locks each pool in turn. It is safe for concurrent use.
 func (s *Service) History() map[string][]float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,15 +84,15 @@ func (s *Service) History() map[string][]float64 {
 	return history
 }
 
-// strategyName returns what a strategy calls itself, else its type.
+// strategyName returns the strategy's String, or its type if it has none.
 func strategyName(b Bandit) string {
 	if _, ok := b.(fmt.Stringer); ok {
-		return fmt.Sprint(b) // which contains a panic
+		return fmt.Sprint(b) // which recovers from a panic in String
 	}
 	return fmt.Sprintf("%T", b)
 }
 
-// The strategies' names, as in the README's tables, and how they are configured: for pages and logs.
+// The strategies' names, as in the README's tables, with their configuration: for pages and logs.
 
 // String returns "round-robin".
 func (*RoundRobin) String() string { return "round-robin" }
@@ -146,15 +155,16 @@ func (p *epsilonPicker) Shares() []float64 {
 // Shares implements Sharer.
 func (p *ucbPicker) Shares() []float64 { return p.table.Shares() }
 
-// Shares implements Sharer, by drawing.
+// Shares implements Sharer with an estimate.
 func (p *powerOfTwoPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
-// Shares implements Sharer, by drawing.
+// Shares implements Sharer with an estimate.
 func (p *peakPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
-// Shares implements Sharer, by drawing.
+// Shares implements Sharer with an estimate.
 func (p *hotColdPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
+// evenly returns n equal shares.
 func evenly(n int) []float64 {
 	shares := make([]float64, n)
 	for i := range shares {
@@ -163,13 +173,14 @@ func evenly(n int) []float64 {
 	return shares
 }
 
-// shareDraws is how often a picker is asked that goes by live figures, which leaves a standard error of 0.008 at most.
+// shareDraws is how many picks drawShares makes. The standard error of a share is
+// √(p·(1-p)/shareDraws), 0.008 at most.
 const shareDraws = 4096
 
-// drawShares estimates the shares of a picker that depends on nothing but its arms' figures and on rng, so that asking
-// it changes nothing.
+// drawShares estimates the shares of a picker by picking. The picker must keep no state, so that
+// picking changes nothing.
 func drawShares(p Picker, n int) []float64 {
-	rng := rand.New(rand.NewPCG(1, 2)) // the same draws each time, so that figures that stand still give the same shares
+	rng := rand.New(rand.NewPCG(1, 2)) // a fixed seed: the same figures give the same shares
 	shares := make([]float64, n)
 	for range shareDraws {
 		shares[p.Pick(rng)] += 1.0 / shareDraws

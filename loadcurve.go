@@ -6,33 +6,34 @@ import (
 	"time"
 )
 
-// How fast a loadCurve forgets: leases weigh less with this time constant, but where there are few of them, an
-// older one weighs at least nine tenths of the next.
+// How fast a loadCurve forgets.
 const (
-	curveMemory  = time.Second
-	curveMinKeep = 0.9
+	curveMemory  = time.Second // the time constant with which leases lose weight
+	curveMinKeep = 0.9         // each lease keeps at least this much of its weight at the next one
 )
 
-// loadCurve says how long a host's leases last, given how many are out when they begin. A plain mean cannot:
-// it is high for a host that was crowded and is empty now, low for one that is being crowded, and so sends
-// traffic to the wrong one.
+// loadCurve says how long a host's leases last, given how many are in use when they begin. A plain
+// mean would send traffic to the wrong host: it is high for a host that was crowded and is empty
+// now, and low for a host that is filling up.
 //
-// The curve is a line, latency = base + slope · leases out, fitted by least squares to the leases that ended
-// lately. While they say little about the slope, because all began under the same load, it leans towards the line
-// through the origin: twice the leases, twice the time, as in any queue. Neither base nor slope is negative.
+// The curve is a line, latency = base + slope · leases in use, fitted by least squares to the
+// leases that ended lately. While all of them began under the same load, they say little about the
+// slope. Then the line leans towards the one through the origin: twice the leases take twice the
+// time, as in any queue. Neither base nor slope is negative.
 //
-// Reading is one atomic load. Recording takes about 20 ns, under the pool's lock, and only once a strategy has asked for it.
+// latency is one atomic load and locks nothing. Leases are recorded only once a strategy has asked.
 type loadCurve struct {
 	line atomic.Uint64 // base and slope in nanoseconds, each a float32; 0 before the first lease
 
-	// Guarded by Pool.mu; over the leases recorded, newer ones weighing more.
-	at     time.Duration // when last changed
+	// Guarded by Pool.mu. The sums are over the recorded leases, of which newer ones weigh more.
+	at     time.Duration // of the last change
 	weight float64       // Σ 1
 	x, y   float64       // Σ load, Σ latency
 	xx, xy float64       // Σ load², Σ load·latency
 }
 
-// observeLocked takes in a lease that ends now, lasted elapsed, and was one of load leases when it began.
+// observeLocked records a lease that ends now and lasted elapsed. load is how many leases were in
+// use when it began, including itself.
 func (c *loadCurve) observeLocked(load int, elapsed, now time.Duration) {
 	keep := max(curveMinKeep, math.Exp(-float64(now-c.at)/float64(curveMemory)))
 	x, y := float64(load), float64(max(1, elapsed))
@@ -45,8 +46,8 @@ func (c *loadCurve) observeLocked(load int, elapsed, now time.Duration) {
 	c.fitLocked()
 }
 
-// fadeLocked lets the curve of a host that is not used sink, with the same time constant as its Latency, so that
-// it is tried again.
+// fadeLocked lowers the curve of an unused host, with the same time constant as its Latency, so
+// that the host is tried again.
 func (c *loadCurve) fadeLocked(now time.Duration) {
 	keep := math.Exp(-float64(now-c.at) / float64(latencyDecay))
 	c.at = now
@@ -55,18 +56,23 @@ func (c *loadCurve) fadeLocked(now time.Duration) {
 	c.fitLocked()
 }
 
+// fitLocked computes the line from the sums.
 func (c *loadCurve) fitLocked() {
 	meanX, meanY := c.x/c.weight, c.y/c.weight
 	variance := c.xx/c.weight - meanX*meanX
 	covariance := c.xy/c.weight - meanX*meanY
 	throughOrigin := meanY / meanX
-	slope := (covariance + throughOrigin) / (max(0, variance) + 1) // as if a load variance of 1 had shown the origin
+	// Pull the slope towards the line through the origin, as leases on that line would whose loads
+	// have a variance of 1.
+	slope := (covariance + throughOrigin) / (max(0, variance) + 1)
 	slope = min(max(0, slope), throughOrigin)
 	base := meanY - slope*meanX
-	c.line.Store(uint64(math.Float32bits(float32(base)))<<32 | uint64(math.Float32bits(float32(slope))))
+	high, low := math.Float32bits(float32(base)), math.Float32bits(float32(slope))
+	c.line.Store(uint64(high)<<32 | uint64(low))
 }
 
-// latency returns how long a lease should last that makes load leases out, 0 if nothing is known.
+// latency returns how long a lease should last if load leases are in use, including itself. It is 0
+// if nothing is known.
 func (c *loadCurve) latency(load int) time.Duration {
 	line := c.line.Load()
 	base, slope := math.Float32frombits(uint32(line>>32)), math.Float32frombits(uint32(line))

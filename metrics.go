@@ -12,8 +12,9 @@ import (
 
 // metrics reports a service to a statsd server.
 //
-// Timings are sent as they happen, for the share of calls that is sampled. Counters are differences of what
-// Stats counts anyway, once a second, so that they are exact at any sample rate and cost GetConn nothing.
+// Timings are sent as they happen, for the share of calls that is sampled. Counters are sent once a
+// second, as differences of what Stats counts anyway. So they are exact at any sample rate and cost
+// GetConn nothing.
 type metrics struct {
 	service *Service
 	client  statsd.StatSender
@@ -23,7 +24,7 @@ type metrics struct {
 	quit    chan struct{}
 	done    sync.WaitGroup
 
-	// What the counters have told the server so far; used by one goroutine at a time.
+	// The counters that were sent so far; used by one goroutine at a time.
 	sent  struct{ gets, puts, getFails, fails uint64 }
 	hosts hostMetrics
 }
@@ -31,8 +32,8 @@ type metrics struct {
 // reportPeriod is how often gauges and counters are sent.
 const reportPeriod = time.Second
 
-// lookupPeriod is how often the server's name is looked up again once it was found. Until then it is
-// looked up every reportPeriod.
+// lookupPeriod is how often the server's name is looked up again once it was found. Until then it
+// is looked up every reportPeriod.
 var lookupPeriod = 30 * time.Second // changed by tests alone
 
 func startMetrics(s *Service) *metrics {
@@ -42,13 +43,15 @@ func startMetrics(s *Service) *metrics {
 		rate:    s.config.StatsdSampleRate,
 		quit:    make(chan struct{}),
 	}
-	// The sizes are the library's defaults: 1,432 bytes fit a packet on Ethernet. Neither constructor can fail with
-	// these arguments.
+	// The period and size are the library's defaults: 1,432 bytes fit a packet on Ethernet. The
+	// buffer sends from a goroutine of its own, so GetConn waits for the socket only while 32
+	// packets are queued. Neither constructor can fail with these arguments.
 	buffer, _ := statsd.NewBufferedSenderWithSender(m.target, 300*time.Millisecond, 1432)
 	format := s.config.StatsdHostMetrics
-	client, _ := statsd.NewClientWithSender(buffer, "service."+metricName(s.name), format.tagFormat())
+	prefix := "service." + metricName(s.name)
+	client, _ := statsd.NewClientWithSender(buffer, prefix, format.tagFormat())
 	sub := client.NewSubStatter("")
-	sub.SetSamplerFunc(func(float32) bool { return true }) // what is sampled is decided here, once per call
+	sub.SetSamplerFunc(func(float32) bool { return true }) // getConn samples, once per call
 	m.client, m.close = sub, client.Close
 	m.hosts = hostMetrics{client: sub, format: format, hosts: make(map[string]*reportedHost)}
 	m.target.ResolveLiteral()
@@ -69,7 +72,7 @@ func metricName(name string) string {
 	}, name)
 }
 
-// getConn is GetConnContext with its timings taken.
+// getConn is GetConnContext, timed if the call is sampled.
 func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
 	s := m.service
 	sampled := m.rate >= 1 || s.rng.Float64() < m.rate
@@ -98,11 +101,14 @@ func (m *metrics) leaseEnded(d time.Duration) {
 	m.timing("conns.active.period", d)
 }
 
-// timing buffers a duration. Errors of the client tell of lost metrics, for which there is no one to ask.
+// timing buffers a duration. The client's errors are ignored: metrics are lost then, and nobody can
+// do anything about it.
 func (m *metrics) timing(metric string, d time.Duration) {
 	_ = m.client.TimingDuration(metric, d, float32(m.rate))
 }
 
+// run reports once a second until stop. Names are looked up in goroutines of their own, because a
+// name server may take longer than that to answer.
 func (m *metrics) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -122,11 +128,10 @@ func (m *metrics) run() {
 	}
 }
 
-// report sends the gauges, and what the counters have grown by. It waits for a server whose name is not known yet, so
-// that the counters miss nothing that was counted before.
+// report sends the gauges, and what the counters have grown by.
 func (m *metrics) report() {
 	if !m.target.Known() {
-		return
+		return // and send the counters later, so that nothing is missing from them
 	}
 	stats := m.service.stats()
 	_ = m.client.Gauge("hosts.count", int64(stats.Registered), 1)
@@ -138,6 +143,7 @@ func (m *metrics) report() {
 	m.hosts.report(stats.Hosts)
 }
 
+// count sends what a counter has grown by.
 func (m *metrics) count(metric string, total uint64, sent *uint64) {
 	if total > *sent {
 		_ = m.client.Inc(metric, int64(total-*sent), 1)
@@ -145,7 +151,7 @@ func (m *metrics) count(metric string, total uint64, sent *uint64) {
 	}
 }
 
-// stop sends what is left and ends the goroutines.
+// stop sends what is left and waits for the goroutines to end.
 func (m *metrics) stop() {
 	close(m.quit)
 	m.done.Wait()

@@ -5,21 +5,27 @@ import (
 	"math/rand/v2"
 )
 
-// PeakEWMA draws some hosts at random and picks the one where a lease should cost the least time: the lowest
-// latency · (in use + 1) / score, with the latency a peak EWMA of lease times (see [Arm.Latency]). The cost
-// function is Finagle's (com.twitter.finagle.loadbalancer.PeakEwma), which tower and Envoy have as well.
+// PeakEWMA draws some hosts at random and picks the one where a lease should cost the least time:
+// the lowest latency · (in use + 1) / score, where latency is a peak EWMA of lease times (see
+// [Arm.Latency]). The cost function is Finagle's (com.twitter.finagle.loadbalancer.PeakEwma), which
+// tower and Envoy have as well.
 //
-// It needs no scores: latency says which host is fast, and it jumps up with the first slow lease and is
-// forgotten slowly, so a host that stalls loses its traffic at once. Scores count all the same, so that a host
-// that fails fast does not attract traffic. A host that was never timed gets one lease to start with.
+// It needs no scores, since latency says which host is fast. The latency jumps up with the first
+// slow lease and is forgotten slowly, so a host that stalls loses its traffic at once. Scores count
+// all the same, so that a host that fails fast does not attract traffic. As in [PowerOfTwo], they
+// come from Releases alone. A host that was never timed gets one lease to start with.
 //
-// A pick is O(choices²) and reads the live figures of that many hosts; it makes the service time its leases.
+// A pick is O(choices²) and reads the live figures of that many hosts. The service times its leases
+// (see [Arm.Latency]).
+//
+// It keeps no state, so services can share a value.
 type PeakEWMA struct {
 	choices int
 }
 
-// NewPeakEWMA returns a PeakEWMA that draws the given number of hosts for each pick, at least 2; with fewer hosts
-// it compares all. 2 is the classic; 5 finds the fast ones more surely. It panics if choices is below 2.
+// NewPeakEWMA returns a PeakEWMA that draws the given number of hosts for each pick, at least 2.
+// With fewer hosts it compares all. 2 is the classic; 5 is surer to find the fast hosts. It panics
+// if choices is below 2.
 func NewPeakEWMA(choices int) *PeakEWMA {
 	return &PeakEWMA{checkChoices("NewPeakEWMA", choices)}
 }
@@ -33,7 +39,7 @@ func checkChoices(constructor string, choices int) int {
 
 // NewPicker implements Bandit in O(n).
 func (e *PeakEWMA) NewPicker(arms []Arm) Picker {
-	arms[0].Latency() // so that leases are timed from the first
+	arms[0].Latency() // so that leases are timed before the first pick
 	return &peakPicker{e.choices, candidates(arms)}
 }
 

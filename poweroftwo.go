@@ -2,17 +2,22 @@ package pooly
 
 import "math/rand/v2"
 
-// PowerOfTwo draws two hosts at random and picks the one with the lower load: the lower
-// (in use + 1) / score. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE Trans.
-// Parallel Distrib. Syst. 12(10), 2001: a second choice takes the longest of n queues from O(log n / log log n)
-// to O(log log n).
+// PowerOfTwo draws two hosts at random and picks the one with the lower load, (in use + 1) / score.
+// See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE Trans. Parallel
+// Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues from
+// O(log n / log log n) to O(log log n).
 //
-// It levels the leases that are out, so a host that is slow gets less as soon as leases pile up there, before
-// any score tells. Many clients that use it do not run after the same host. It does not know that one host
-// is faster than another while neither has a queue; [PeakEWMA] and [HotCold] do. A host that is down loses to any
-// other it is drawn with, and the worst of the hosts never gets more than 1/n of the picks.
+// It levels the leases in use, so a slow host gets less as soon as leases pile up there, before any
+// score tells. Many clients that use it do not all run after the same host. It does not know that
+// one host is faster than another while neither has a queue; [PeakEWMA] and [HotCold] do. A host
+// that is down loses to any other that it is drawn with, and the worst of n hosts never gets more
+// than 1/n of the picks.
 //
-// A pick is O(1) and reads two hosts' live counts (see [Arm.InUse]).
+// The score here is (1 + S) / (1 + T), with S the sum of the scores of T trials (see [Arm.Mean] and
+// [Arm.Trials]). It is 1 for hosts of which nothing is known, so that they are tried.
+//
+// A pick is O(1) and reads two hosts' live counts (see [Arm.InUse]). It keeps no state, so services
+// can share a value.
 type PowerOfTwo struct{}
 
 // NewPowerOfTwo returns a PowerOfTwo.

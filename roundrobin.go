@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// RoundRobin picks the hosts in turn, whatever their scores. It suits hosts that are alike: it spreads the load
-// evenly, and leaves out only those that are ejected. A host that is slow, or that fails after it has accepted
-// the connection, keeps its share.
+// RoundRobin picks the hosts in turn, whatever their scores. It suits hosts that are alike: it
+// spreads the load evenly, and leaves out only ejected hosts. A host that is slow, or that fails
+// after it has accepted the connection, keeps its share.
 //
-// It keeps its turn when hosts or scores change, so a value belongs to one service: two that share one would
-// skip each other's turns. A pick is O(1).
+// It goes on where it was when hosts or scores change. So a value belongs to one service: two
+// services that share one would skip each other's turns. A pick is O(1).
 type RoundRobin struct {
 	turn atomic.Uint64
 }

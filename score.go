@@ -6,9 +6,12 @@ import (
 	"time"
 )
 
-// LatencyScore rates how long something took: target / (target + elapsed). That is 1 at 0, 0.5 at target, and nears
-// 0 as elapsed grows, so it tells fast from very fast as well as slow from very slow. It never leaves [0, 1],
-// whatever its arguments: no time at all is 1, and any time is 0 where the target is none.
+// LatencyScore rates how long something took: target / (target + elapsed). That is 1 at 0, 0.5 at
+// target, and nears 0 as elapsed grows. So it tells fast from very fast as well as slow from very
+// slow.
+//
+// The result is in [0, 1], whatever the arguments. It is 1 if elapsed is not positive, and
+// otherwise 0 if target is not positive.
 //
 //	began := time.Now()
 //	_, err = c.NetConn().Write(request)
@@ -23,10 +26,10 @@ func LatencyScore(elapsed, target time.Duration) float64 {
 	return float64(target) / (float64(target) + float64(elapsed))
 }
 
-// LinearComputer stretches the scores above worst over all of [0, 1], and takes those below for 0: a host at or
-// below worst is as good as down. 0 leaves scores as they are.
+// LinearComputer is a Computer that stretches the scores above worst over all of [0, 1]. A host at
+// or below worst counts as down. A worst of 0 leaves scores as they are.
 //
-// The score becomes (score - worst) / (1 - worst).
+// The score becomes (score - worst) / (1 - worst), and 0 if that is negative.
 type LinearComputer struct {
 	worst float64
 }
@@ -44,15 +47,16 @@ func (c *LinearComputer) Compute(score float64) float64 {
 	return clampScore((score - c.worst) / (1 - c.worst))
 }
 
-// ExponentialComputer spreads the good scores and draws the bad ones together: with steepness 5, 0.9 and 0.8
-// become 0.60 and 0.36. It is for telling good hosts from very good ones.
+// ExponentialComputer is a Computer that spreads good scores and draws bad scores together: with
+// steepness 5, 0.9 and 0.8 become 0.60 and 0.36. Use it to tell good hosts from very good ones.
 //
 // The score becomes (exp(steepness · score) - 1) / (exp(steepness) - 1).
 type ExponentialComputer struct {
 	steepness float64
 }
 
-// NewExponentialComputer returns an ExponentialComputer. It panics if steepness is not a positive number.
+// NewExponentialComputer returns an ExponentialComputer. It panics if steepness is not a positive
+// number.
 func NewExponentialComputer(steepness float64) *ExponentialComputer {
 	return &ExponentialComputer{checkSteepness("NewExponentialComputer", steepness)}
 }
@@ -60,19 +64,23 @@ func NewExponentialComputer(steepness float64) *ExponentialComputer {
 // Compute implements Computer.
 func (c *ExponentialComputer) Compute(score float64) float64 {
 	s := clampScore(score)
-	// The formula with both parts divided by exp(steepness), which may be too large for a number.
-	return clampScore(math.Exp(-c.steepness*(1-s)) * math.Expm1(-c.steepness*s) / math.Expm1(-c.steepness))
+	// This is the formula with both parts divided by exp(steepness), which may be too large for a
+	// float64.
+	k := c.steepness
+	return clampScore(math.Exp(-k*(1-s)) * math.Expm1(-k*s) / math.Expm1(-k))
 }
 
-// LogarithmicComputer spreads the bad scores and draws the good ones together: with steepness 100, 0.1 and 0.01
-// become 0.52 and 0.15. It is for scores that are all low, such as a LatencyScore with a bold target.
+// LogarithmicComputer is a Computer that spreads bad scores and draws good scores together: with
+// steepness 100, 0.1 and 0.01 become 0.52 and 0.15. Use it for scores that are all low, such as a
+// LatencyScore with an ambitious target.
 //
 // The score becomes ln(1 + steepness · score) / ln(1 + steepness).
 type LogarithmicComputer struct {
 	steepness float64
 }
 
-// NewLogarithmicComputer returns a LogarithmicComputer. It panics if steepness is not a positive number.
+// NewLogarithmicComputer returns a LogarithmicComputer. It panics if steepness is not a positive
+// number.
 func NewLogarithmicComputer(steepness float64) *LogarithmicComputer {
 	return &LogarithmicComputer{checkSteepness("NewLogarithmicComputer", steepness)}
 }
@@ -84,7 +92,8 @@ func (c *LogarithmicComputer) Compute(score float64) float64 {
 
 func checkSteepness(constructor string, steepness float64) float64 {
 	if !(steepness > 0 && steepness <= math.MaxFloat64) {
-		panic(fmt.Errorf("%w: %s: steepness %v is not a positive number", ErrInvalidArg, constructor, steepness))
+		panic(fmt.Errorf("%w: %s: steepness %v is not a positive number",
+			ErrInvalidArg, constructor, steepness))
 	}
 	return steepness
 }

@@ -9,19 +9,22 @@ import (
 )
 
 // SoftMax picks host i with a probability proportional to exp(score_i / temperature), the Boltzmann
-// distribution: see Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.8.
+// distribution. See Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.8.
 //
-// A low temperature (0.1) sends nearly everything to the best host, a high one (1 and above) treats all nearly
-// alike. Hosts with equal scores share equally. A pick is O(1).
+// A low temperature (0.1) sends nearly everything to the best host. A high temperature (1 and
+// above) treats all hosts nearly alike. Hosts with equal scores get equal shares. A pick is O(1).
+//
+// It keeps no state, so services can share a value.
 type SoftMax struct {
 	temperature float64
 }
 
-// NewSoftMax returns a SoftMax. Any temperature above 0 is fine, however small or large; 0.1 is a good start. It
-// panics if temperature is not a positive number.
+// NewSoftMax returns a SoftMax. Any temperature above 0 is possible, however small or large; 0.1 is
+// a good start. It panics if temperature is not a positive number.
 func NewSoftMax(temperature float64) *SoftMax {
 	if !(temperature > 0) {
-		panic(fmt.Errorf("%w: NewSoftMax: temperature %v is not above 0", ErrInvalidArg, temperature))
+		panic(fmt.Errorf("%w: NewSoftMax: temperature %v is not above 0",
+			ErrInvalidArg, temperature))
 	}
 	return &SoftMax{temperature}
 }
@@ -29,7 +32,8 @@ func NewSoftMax(temperature float64) *SoftMax {
 // NewPicker implements Bandit in O(n).
 func (s *SoftMax) NewPicker(arms []Arm) Picker {
 	weights := scores(arms)
-	// The best host's exponent is 0 and the others' are below, so nothing overflows and the sum is at least 1.
+	// The best host's exponent is 0 and all others are lower, so nothing overflows and the sum is
+	// at least 1.
 	best := slices.Max(weights)
 	for i, score := range weights {
 		weights[i] = math.Exp((score - best) / s.temperature)

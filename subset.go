@@ -6,8 +6,8 @@ import (
 	"github.com/3XX0/pooly/internal/rendezvous"
 )
 
-// newSubset returns nil, which means that all hosts are in use, if max is 0. A seed of 0 stands for a
-// random one.
+// newSubset returns nil, which means that all hosts are in use, if max is 0. A seed of 0 stands for
+// a random one.
 func newSubset(max int, seed uint64) *rendezvous.Subset {
 	if max == 0 {
 		return nil
@@ -18,12 +18,12 @@ func newSubset(max int, seed uint64) *rendezvous.Subset {
 	return rendezvous.New(max, seed)
 }
 
-// widen brings more hosts into use if all hosts in use have been ejected, so that the client is not cut
-// off while its subset is down. It reports whether the caller, whose view has the given generation,
-// should look again.
+// widen brings more hosts into use if all hosts in use have been ejected, so that the client is not
+// cut off while its subset is down. It reports whether the caller, whose view has the given
+// generation, should look again.
 //
-// The subset widens to four times MaxHosts at most. The limit is for the case in which everything is
-// down: without it each client would probe each host, which MaxHosts is there to prevent.
+// The subset widens to four times MaxHosts at most. The limit is for the case in which everything
+// is down: without it each client would probe each host, which MaxHosts is there to prevent.
 func (s *Service) widen(generation uint64) bool {
 	if s.config.MaxHosts == 0 {
 		return false

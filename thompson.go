@@ -7,18 +7,21 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// Thompson picks each host with the probability that it is the best, given what is known: each host's quality
-// has a Beta posterior from its recent Releases, and a pick goes as if one value were drawn from each and the
-// highest taken. See Thompson, Biometrika 25, 1933, and Russo et al., A Tutorial on Thompson Sampling, 2018; with
-// trials that decay, Raj and Kalyani, Taming Non-stationary Bandits, 2017.
+// Thompson picks each host with the probability that it is the best, given what is known. Each
+// host's quality has a Beta posterior from its recent Releases. A pick works as if it drew one
+// value from each posterior and took the highest. See Thompson, Biometrika 25, 1933, and Russo et
+// al., A Tutorial on Thompson Sampling, 2018; with trials that decay, Raj and Kalyani, Taming
+// Non-stationary Bandits, 2017.
 //
-// It has nothing to tune. It explores a host the more the less is known of it, so little is lost on bad hosts,
-// and hosts that have not been tried lately are tried again as their trials decay. Under heavy traffic it is sure
-// of itself: the host that is better by a thousandth gets nearly everything. Where hosts fill up, choose a
-// strategy that weighs load instead.
+// There is nothing to tune. It explores a host the more the less is known of it, so little is lost
+// on bad hosts, and hosts that have not been tried lately are tried again as their trials decay.
+// Under heavy traffic it is sure of itself: a host that is better by a thousandth gets nearly
+// everything. If your hosts fill up, choose a strategy that weighs load instead.
 //
-// With S the sum of the scores of T trials, both weighted by age (T = [Arm.Trials], S = T · [Arm.Mean]), the
-// posterior is Beta(1+S, 1+T-S). A pick is O(1).
+// The posterior is Beta(1+S, 1+T-S), where S is the sum of the scores of T trials, both weighted by
+// age: T is [Arm.Trials], and S is T · [Arm.Mean]. A pick is O(1).
+//
+// It keeps no state, so services can share a value.
 type Thompson struct{}
 
 // NewThompson returns a Thompson.
@@ -26,28 +29,29 @@ func NewThompson() *Thompson {
 	return new(Thompson)
 }
 
-// thompsonCells is into how many parts the qualities that the best host may have are divided. With that many the
-// probabilities are within 0.015 of the exact ones.
+// thompsonCells is how many parts the range of the best host's quality is divided into. With that
+// many the probabilities are within 0.015 of the exact ones.
 const thompsonCells = 100
 
-// NewPicker implements Bandit in O(n): it takes about 1 µs for each host that has been tried lately, and next to nothing
-// for the others, which are all alike.
+// NewPicker implements Bandit in O(n). Hosts that have not been tried lately are all alike, and
+// cost next to nothing.
 //
-// It computes the probabilities instead of drawing n values for each pick. With F_i the distribution functions of
-// the posteriors, that of the highest value is G = Π F_i. Of the probability that the highest lies in a small
-// interval, host i has the share Δlog F_i / Σ Δlog F_j, since dG = G · Σ dlog F_j.
+// It computes the probabilities instead of drawing n values for each pick. If F_i are the
+// distribution functions of the posteriors, G = Π F_i is that of the highest value. Of the
+// probability that the highest value lies in a small interval, host i has the share
+// Δlog F_i / Σ Δlog F_j, since dG = G · Σ dlog F_j.
 func (*Thompson) NewPicker(arms []Arm) Picker {
 	if len(arms) == 1 {
 		return aliasTable{sample.NewAlias([]float64{1})}
 	}
 	posteriors, of := posteriorsOf(arms)
-	low, high := 0.0, 0.0 // the highest value lies in between, but for one case in a million
+	low, high := 0.0, 0.0 // the highest value lies in between, except in one case in a million
 	for _, b := range posteriors {
 		center, spread := b.moments()
 		low = max(low, center-5*spread)
 		high = max(high, min(1, center+5*spread))
 	}
-	contenders := make([]int, 0, len(posteriors)) // the others' values are below low
+	contenders := make([]int, 0, len(posteriors)) // whose values may be above low
 	for i := range posteriors {
 		if center, spread := posteriors[i].moments(); center+5*spread > low {
 			contenders = append(contenders, i)
@@ -84,7 +88,8 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 	return aliasTable{sample.NewAlias(weights)}
 }
 
-// posteriorsOf returns the posteriors of the arms, that of all without trials once, and for each arm the index of its own.
+// posteriorsOf returns the posteriors, and for each arm the index of its posterior. All arms
+// without trials share one.
 func posteriorsOf(arms []Arm) (posteriors []beta, of []uint32) {
 	posteriors, of = make([]beta, 0, len(arms)), make([]uint32, len(arms))
 	untried := -1
@@ -112,12 +117,17 @@ type beta struct {
 	rootA, rootB     float64 // cube roots
 	shrinkA, shrinkB float64 // 1 - 1/9a, 1 - 1/9b
 
-	arms  float64 // how many have this posterior
-	share float64 // the probability of each that it is the best
+	arms  float64 // how many arms have this posterior
+	share float64 // the probability of each of them to be the best
 }
 
 func newBeta(a, b float64) beta {
-	return beta{arms: 1, a: a, b: b, rootA: math.Cbrt(a), rootB: math.Cbrt(b), shrinkA: 1 - 1/(9*a), shrinkB: 1 - 1/(9*b)}
+	return beta{
+		a: a, b: b,
+		rootA: math.Cbrt(a), rootB: math.Cbrt(b),
+		shrinkA: 1 - 1/(9*a), shrinkB: 1 - 1/(9*b),
+		arms: 1,
+	}
 }
 
 // moments returns the mean and the standard deviation.
@@ -127,8 +137,9 @@ func (d *beta) moments() (mean, deviation float64) {
 	return mean, math.Sqrt(mean * (1 - mean) / (n + 1))
 }
 
-// logCDF returns the logarithm of the distribution function at x, given the cube roots of x and 1-x. It is the
-// normal approximation of Abramowitz and Stegun, 26.5.22, which is off by 0.01 at most.
+// logCDF returns the logarithm of the distribution function at x, given the cube roots of x and
+// 1-x. It is the normal approximation of Abramowitz and Stegun, 26.5.22, which is off by 0.01 at
+// most.
 func (d *beta) logCDF(table []float64, root, coroot float64) float64 {
 	if coroot <= 0 {
 		return 0
@@ -137,8 +148,8 @@ func (d *beta) logCDF(table []float64, root, coroot float64) float64 {
 	return logNormalCDF(table, 3*(w1*d.shrinkB-w2*d.shrinkA)/math.Sqrt(w1*w1/d.b+w2*w2/d.a))
 }
 
-// logNormalCDF returns log Φ(y). Around 0 it interpolates, which is within 0.0001 and costs a tenth of the
-// functions of package math; below, it is the asymptote.
+// logNormalCDF returns log Φ(y). Around 0 it interpolates in the table, which is within 0.0001 and
+// much cheaper than the functions of package math. Below the table it is the asymptote.
 func logNormalCDF(table []float64, y float64) float64 {
 	x := (y + normalReach) * normalSteps
 	switch {
@@ -152,8 +163,8 @@ func logNormalCDF(table []float64, y float64) float64 {
 }
 
 const (
-	normalReach = 6  // how far on either side of 0 the table of log Φ reaches
-	normalSteps = 64 // into which it divides each unit
+	normalReach = 6  // the table of log Φ covers [-normalReach, normalReach]
+	normalSteps = 64 // table entries per unit
 )
 
 var normalTable = sync.OnceValue(func() []float64 {

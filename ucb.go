@@ -10,17 +10,18 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus that is the
-// larger the less it was tried. It is discounted UCB, for hosts that change: trials and means are weighted by
-// age, over DecayDuration. See Garivier and Moulines, On Upper-Confidence Bound Policies for Switching Bandit
-// Problems, ALT 2011.
+// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus,
+// which is the larger the less the host was tried. It is discounted UCB, for hosts that change:
+// trials and means are weighted by age, over DecayDuration. See Garivier and Moulines, On
+// Upper-Confidence Bound Policies for Switching Bandit Problems, ALT 2011.
 //
-// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is its [Arm.Trials], mean_i its
-// [Arm.Mean], and N the sum of all trials.
+// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is its [Arm.Trials],
+// mean_i its [Arm.Mean], and N the sum of all trials.
 //
-// Between two computations of the scores the bounds cannot tell what has been picked since. So the picks of that
-// time, as many as there were in the last, are spread such that they leave the highest bounds equal; a service
-// with little traffic picks by the plain rule. Hosts that are equally good thus get equal shares. A pick is O(1).
+// Until scores are computed again the bounds stay the same, and the plain rule would send every
+// call to one host. So UCB expects as many picks as there were since the last computation, and
+// spreads them such that the highest bounds become equal. Hosts that are equally good get equal
+// shares. A service with little traffic picks by the plain rule. A pick is O(1).
 //
 // It counts its picks, so a value belongs to one service.
 type UCB struct {
@@ -28,16 +29,17 @@ type UCB struct {
 	last        atomic.Pointer[ucbPicker]
 }
 
-// NewUCB returns a UCB. exploration is the weight of the bonus: √2 is the classic UCB1, for the worst case, while
-// 0.5 loses less on most hosts. It panics if exploration is not a positive number.
+// NewUCB returns a UCB. exploration is the weight of the bonus: √2 is the classic UCB1, made for
+// the worst case; 0.5 loses less on most hosts. It panics if exploration is not a positive number.
 func NewUCB(exploration float64) *UCB {
 	if !(exploration > 0 && exploration <= math.MaxFloat32) {
-		panic(fmt.Errorf("%w: NewUCB: exploration %v is not a positive number", ErrInvalidArg, exploration))
+		panic(fmt.Errorf("%w: NewUCB: exploration %v is not a positive number",
+			ErrInvalidArg, exploration))
 	}
 	return &UCB{exploration: exploration}
 }
 
-// NewPicker implements Bandit in O(n): it takes about 0.1 µs for each host.
+// NewPicker implements Bandit in O(n).
 func (u *UCB) NewPicker(arms []Arm) Picker {
 	picks := 1.0
 	if last := u.last.Load(); last != nil {
@@ -48,9 +50,12 @@ func (u *UCB) NewPicker(arms []Arm) Picker {
 	return p
 }
 
-// spread divides picks among the arms so that the highest bounds become equal, at some level: an arm whose bound
-// lies above gets the picks that bring it down there, exploration² · ln N / (level - mean)² - N_i of them, and the
-// others none.
+// spread divides picks among the arms so that the highest bounds become equal, at some level. An
+// arm whose bound is above the level gets the picks that bring it down to the level,
+//
+//	exploration² · ln N / (level - mean)² - N_i
+//
+// and the other arms get none.
 func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 	means, trials := make([]float64, len(arms)), make([]float64, len(arms))
 	total := 0.0
@@ -76,9 +81,11 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 		}
 		return sum, slope
 	}
-	low := best + math.Sqrt(bonus/(total+picks))                     // takes all picks for the best mean alone
-	high := best + math.Sqrt(bonus*float64(len(arms))/picks) + 1e-12 // leaves each arm its n-th of them at most
-	if levelOff(fill, picks, low, high) <= 0 {                       // trials beyond the precision of the level
+	low := best + math.Sqrt(bonus/(total+picks)) // the best arm alone would take all picks
+	// No arm takes more than 1/n of the picks.
+	high := best + math.Sqrt(bonus*float64(len(arms))/picks) + 1e-12
+	if levelOff(fill, picks, low, high) <= 0 {
+		// There are more trials than the precision of the level can tell apart.
 		for i := range parts {
 			parts[i] = means[i]
 		}
@@ -87,12 +94,12 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 	return parts
 }
 
-// levelOff fills the parts with picks in all, or nearly so, and returns how many it did. fill says how many picks a level
-// between low and high takes, the fewer the higher it is, and how fast that changes.
+// levelOff searches for the level, between low and high, at which fill hands out the given number
+// of picks. It returns how many the last call of fill handed out. fill returns how many picks a
+// level takes, which are fewer the higher the level is, and the slope.
 //
-// It is Newton's method for 1/√sum, which is nearly a straight line and so takes a few steps, with bisection where these
-// lead out of bounds, and each fourth time, lest they creep: for 10,000 arms NewPicker takes 0.6 ms, and 1.1 with
-// bisection alone.
+// It is Newton's method for 1/√sum. That is nearly a straight line, so few steps are needed.
+// Bisection alone would take more of them (BenchmarkNewPicker).
 func levelOff(fill func(level float64) (sum, slope float64), picks, low, high float64) float64 {
 	const precision = 1e-6
 	level := low
@@ -107,7 +114,9 @@ func levelOff(fill func(level float64) (sum, slope float64), picks, low, high fl
 			high = level
 		}
 		level -= 2 * sum * (math.Sqrt(sum/picks) - 1) / slope
-		if !(level > low && level < high) || step%4 == 3 { // nor is it NaN
+		// Bisect where the step leaves the bounds or is NaN, and each fourth time, so that the
+		// steps cannot creep.
+		if !(level > low && level < high) || step%4 == 3 {
 			level = (low + high) / 2
 		}
 	}
@@ -120,6 +129,7 @@ type ucbPicker struct {
 	picks atomic.Int64
 }
 
+// Pick counts itself, for the next NewPicker.
 func (p *ucbPicker) Pick(rng *rand.Rand) int {
 	p.picks.Add(1)
 	return p.table.Pick(rng)

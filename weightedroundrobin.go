@@ -7,23 +7,25 @@ import (
 	"sync/atomic"
 )
 
-// WeightedRoundRobin picks the hosts in turn, each as often as its score is high: host i has the share
+// WeightedRoundRobin picks the hosts in turn, in proportion to their scores: host i gets the share
 // score_i / Σ score of the picks, spread evenly over time rather than in bursts.
 //
-// It is for hosts that are all of use and differ in strength: half as good gets half as much. It reacts gently
-// and drops a host only when its score is 0. With scores that tell little (all near 1) it is a round-robin.
+// It is for hosts that are all of use but differ in strength: a host that is half as good gets half
+// as much. It reacts gently, and drops a host only when its score is 0. With scores that tell
+// little (all near 1) it is a round-robin.
 //
-// Turn t belongs to the host in whose part of [0, 1) the fractional part of t·φ lies, φ being the golden ratio:
-// the multiples of φ fill the interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section
-// 6.4), and by the three-gap theorem a host's turns come at no more than three different distances. Unlike the
+// Each host owns a part of [0, 1) in proportion to its score. Turn t belongs to the host whose part
+// contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill the
+// interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4), and by
+// the three-gap theorem a host's turns come at no more than three different distances. Unlike the
 // smooth weighted round-robin of nginx it needs no state but the turn, so it locks nothing.
 //
-// The host whose part holds a point is found by a guide table, which has for each n-th of the interval the first host
-// that reaches into it (Chen and Asau, On generating random variates from an empirical distribution, AIIE Transactions
-// 6(2), 1974).
+// A guide table finds the host whose part contains a point: it has for each n-th of the interval
+// the first host that reaches into it (Chen and Asau, On generating random variates from an
+// empirical distribution, AIIE Transactions 6(2), 1974).
 //
-// It keeps its turn when hosts or scores change, so a value belongs to one service. A pick is O(1) in the mean, and
-// O(log n) at worst.
+// It goes on where it was when hosts or scores change, so a value belongs to one service. A pick is
+// O(1) in the mean, and O(log n) at worst.
 type WeightedRoundRobin struct {
 	turn atomic.Uint64
 }
@@ -62,8 +64,8 @@ func (r *WeightedRoundRobin) NewPicker(arms []Arm) Picker {
 type weightedPicker struct {
 	turn  *atomic.Uint64
 	n     uint64
-	ends  []float64 // where each host's part of [0, sum) ends; nil if all parts are equal
-	guide []uint32  // by n-th of [0, sum): the host at its beginning; n+1 of them
+	ends  []float64 // where each host's part of [0, sum) ends; nil: all parts are equal
+	guide []uint32  // the host at the start of each n-th of [0, sum), and at the end: n+1 of them
 }
 
 // goldenRatio is the fractional part of φ, in units of 2⁻⁶⁴.
@@ -78,9 +80,9 @@ func (p *weightedPicker) Pick(*rand.Rand) int {
 	x := float64(at>>11) / (1 << 53) * p.ends[len(p.ends)-1]
 	first, last := p.guide[cell], p.guide[cell+1]
 	i, found := slices.BinarySearch(p.ends[first:last], x)
-	if found { // a part begins where the one before ends
+	if found { // x is the end of a part, so it is in the next part that is not empty
 		i++
-		for first+uint32(i) < last && p.ends[first+uint32(i)] == x { // nor does x lie in an empty part
+		for first+uint32(i) < last && p.ends[first+uint32(i)] == x {
 			i++
 		}
 	}

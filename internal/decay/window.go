@@ -12,8 +12,8 @@ const NoTrials = 0.5
 
 // Window is the history of one score: the last 60 slots, or as many as have begun since New.
 //
-// Its score is the weighted mean of the slots' values. The slot of age k (newest 0) of n weighs n-k.
-// A slot's value is the mean of the scores of its trials, and NoTrials if it has none.
+// Its score is the weighted mean of the slots' values. The slot of age k (newest 0) of n weighs
+// n-k. A slot's value is the mean of the scores of its trials, and NoTrials if it has none.
 //
 // The sums over the finished slots are kept as slots pass, so a score costs the same whether one
 // slot or sixty have been recorded. They are floating-point numbers that drift by rounding, so each
@@ -30,8 +30,8 @@ type Window struct {
 	weightedTrials uint64  // Σ weight·trials
 	past           *past   // nil until the first slot has finished
 
-	// The newest slot. These fields come last: Rate touches them alone, so they can share cache lines
-	// with what follows the Window in its host (TestWhatAPairTouchesTakesFewCacheLines).
+	// The newest slot. These fields come last: Rate touches them alone, so they can share cache
+	// lines with what follows the Window in its host (TestWhatAPairTouchesTakesFewCacheLines).
 	newest int64 // its number
 	sum    float64
 	trials uint32
@@ -50,8 +50,8 @@ func New(slot int64) Window {
 	return Window{newest: slot, count: 1}
 }
 
-// Rate records one trial with a score in [0, 1]. It counts for the given slot, or for the newest one
-// if that is later.
+// Rate records one trial with a score in [0, 1]. It counts for the given slot, or for the newest
+// one if that is later.
 func (w *Window) Rate(slot int64, score float64) {
 	w.Advance(slot)
 	w.sum += score
@@ -81,14 +81,15 @@ func (w *Window) Score() float64 {
 	return (w.weighted + n*w.value()) / (n * (n + 1) / 2)
 }
 
-// Trials returns the number of trials, each weighted by its slot: a trial in the newest slot counts 1,
-// one in the oldest of n slots counts 1/n.
+// Trials returns the number of trials, each weighted by its slot: a trial in the newest slot counts
+// 1, one in the oldest of n slots counts 1/n.
 func (w *Window) Trials() float64 {
 	n := float64(w.count)
 	return float64(w.weightedTrials)/n + float64(w.trials)
 }
 
-// Mean returns the mean score of the trials, weighted as in Trials. It is NoTrials if there are none.
+// Mean returns the mean score of the trials, weighted as in Trials. It is NoTrials if there are
+// none.
 func (w *Window) Mean() float64 {
 	trials := w.Trials()
 	if trials == 0 {
@@ -122,9 +123,9 @@ func (w *Window) value() float64 {
 	return w.sum / float64(w.trials)
 }
 
-// next finishes the newest slot and begins another. While the window fills, finished slots keep their
-// weights: the i-th weighs i. Once the window is full, the oldest slot leaves and each of the others
-// weighs one less.
+// next finishes the newest slot and begins another. While the window fills, finished slots keep
+// their weights: the i-th weighs i. Once the window is full, the oldest slot leaves and each of the
+// others weighs one less.
 func (w *Window) next() {
 	value, i := w.value(), w.newest%Slots
 	weight := w.count

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// Subset says which of the registered addresses are in use: the ones that rank first. An address ranks
-// by a hash of itself and of the client's seed.
+// Subset says which of the registered addresses are in use: the ones that rank first. An address
+// ranks by a hash of itself and of the client's seed.
 //
-// That is rendezvous hashing (Thaler and Ravishankar, IEEE/ACM Trans. Networking 6(1), 1998). With a
-// random seed per client it is gRPC's random_subsetting (proposal A68): an address that comes or goes
-// changes at most one place of a client's subset, and the clients per address follow a binomial
-// distribution. Deterministic subsetting (Site Reliability Engineering, 2016, chapter 20) would spread
-// them evenly. But it has to number the clients, and it changes most subsets when addresses come or go.
+// That is rendezvous hashing (Thaler and Ravishankar, IEEE/ACM Trans. Networking 6(1), 1998). With
+// a random seed per client it is gRPC's random_subsetting (proposal A68): an address that comes or
+// goes changes at most one place of a client's subset, and the clients per address follow a
+// binomial distribution. Deterministic subsetting (Site Reliability Engineering, 2016, chapter 20)
+// would spread them evenly. But it has to number the clients, and it changes most subsets when
+// addresses come or go.
 //
 // The same seed and addresses lead to the same subset, in any process and in any order of Add.
 //
@@ -34,7 +35,8 @@ type ranked struct {
 	address string
 }
 
-// New returns a Subset without addresses, of which at most max will be in use. max must be positive.
+// New returns a Subset without addresses, of which at most max will be in use. max must be
+// positive.
 func New(max int, seed uint64) *Subset {
 	return &Subset{max: max, size: max, seed: mix(seed)}
 }
@@ -60,8 +62,8 @@ func (s *Subset) First() []string {
 	return s.first(s.max)
 }
 
-// Add registers an address, which must not be registered yet. It returns the address that comes into use
-// and the one that goes out of use for it; nil stands for none.
+// Add registers an address, which must not be registered yet. It returns the address that comes
+// into use and the one that goes out of use for it; nil stands for none.
 func (s *Subset) Add(address string) (in, out *string) {
 	r, i, _ := s.find(address)
 	s.ranked = slices.Insert(s.ranked, i, r)
@@ -71,8 +73,8 @@ func (s *Subset) Add(address string) (in, out *string) {
 	return &address, s.at(s.size)
 }
 
-// Remove forgets an address, which must be registered. It returns the address that goes out of use and
-// the one that comes into use for it; nil stands for none.
+// Remove forgets an address, which must be registered. It returns the address that goes out of use
+// and the one that comes into use for it; nil stands for none.
 func (s *Subset) Remove(address string) (out, in *string) {
 	_, i, _ := s.find(address)
 	s.ranked = slices.Delete(s.ranked, i, i+1)
@@ -82,7 +84,8 @@ func (s *Subset) Remove(address string) (out, in *string) {
 	return &address, s.at(s.size - 1)
 }
 
-// Set registers the given addresses and no others, and returns the ones in use. Duplicates count once.
+// Set registers the given addresses and no others, and returns the ones in use. Duplicates count
+// once.
 func (s *Subset) Set(addresses []string) (inUse []string) {
 	s.ranked = make([]ranked, 0, len(addresses))
 	for _, a := range addresses {
@@ -93,8 +96,8 @@ func (s *Subset) Set(addresses []string) (inUse []string) {
 	return s.InUse()
 }
 
-// Widen doubles how many addresses may be in use. It reports false, and does nothing, if all of them are
-// in use, or four times max.
+// Widen doubles how many addresses may be in use. It reports false, and does nothing, if all of
+// them are in use, or four times max.
 func (s *Subset) Widen() bool {
 	if s.size >= len(s.ranked) || s.size >= widest*s.max {
 		return false
@@ -137,8 +140,8 @@ func (s *Subset) find(address string) (r ranked, i int, known bool) {
 	return r, i, known
 }
 
-// rank hashes an address with FNV-1a and mixes in the seed. The finalizer makes up for what FNV lacks in
-// avalanche.
+// rank hashes an address with FNV-1a and mixes in the seed. The finalizer makes up for what FNV
+// lacks in avalanche.
 func (s *Subset) rank(address string) ranked {
 	h := uint64(14695981039346656037)
 	for i := range len(address) {

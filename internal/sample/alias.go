@@ -8,9 +8,9 @@ import (
 // Alias draws i with probability weights[i] / Σ weights. It is immutable, so it may be used
 // concurrently.
 //
-// It is Vose's alias method (IEEE Trans. Softw. Eng. 17(9), 1991): O(n) to build, O(1) to draw. Each of
-// n cells stands for 1/n of the probability and is shared by at most two outcomes: the cell's own below
-// the threshold, its alias above.
+// It is Vose's alias method (IEEE Trans. Softw. Eng. 17(9), 1991): O(n) to build, O(1) to draw.
+// Each of n cells stands for 1/n of the probability and is shared by at most two outcomes: the
+// cell's own below the threshold, its alias above.
 type Alias []cell
 
 type cell struct {
@@ -18,8 +18,8 @@ type cell struct {
 	alias     uint32 // a full cell has itself as alias
 }
 
-// NewAlias builds an Alias from finite weights that are not negative. At least one must be positive, and
-// there must be fewer than 2³². It overwrites weights.
+// NewAlias builds an Alias from finite weights that are not negative. At least one must be
+// positive, and there must be fewer than 2³². It overwrites weights.
 func NewAlias(weights []float64) Alias {
 	n := len(weights)
 	sum := 0.0
@@ -51,8 +51,8 @@ func NewAlias(weights []float64) Alias {
 	return table // the cells left in either list are full, apart from rounding
 }
 
-// Pick draws one outcome. It needs one random number: the high half chooses the cell, the low half the
-// outcome.
+// Pick draws one outcome. It needs one random number: the high half chooses the cell, the low half
+// the outcome.
 func (t Alias) Pick(rng *rand.Rand) int {
 	r := rng.Uint64()
 	i, _ := bits.Mul64(r&^(1<<32-1), uint64(len(t)))

@@ -12,12 +12,12 @@ const BufferSize = 16
 // Buffer is memory for the result of Distinct, for callers that must not allocate.
 type Buffer [BufferSize]int
 
-// Distinct returns d distinct numbers below n in random order. Each choice, and each order of it, is
-// equally likely. If d is larger than n, it returns all n numbers. The result is in buffer if that is
-// large enough, else it is allocated.
+// Distinct returns d distinct numbers below n in random order. Each choice, and each order of it,
+// is equally likely. If d is larger than n, it returns all n numbers. The result is in buffer if
+// that is large enough, else it is allocated.
 //
-// It is for small d, since it takes O(d²). It is algorithm P of Floyd (Bentley and Floyd, A Sample of
-// Brilliance, CACM 30(9), 1987), with the order reversed.
+// It is for small d, since it takes O(d²). It is algorithm P of Floyd (Bentley and Floyd, A Sample
+// of Brilliance, CACM 30(9), 1987), with the order reversed.
 func Distinct(rng *rand.Rand, n, d int, buffer *Buffer) []int {
 	drawn := buffer[:0]
 	for j := max(0, n-d); j < n; j++ {

@@ -19,7 +19,8 @@ func TestDistinctIsUniformWithoutRepetition(t *testing.T) {
 	require.Len(t, orders, 5*4*3)
 	for order, count := range orders {
 		require.InDelta(t, rounds/60, count, 150, "%v", order)
-		require.False(t, order[0] == order[1] || order[1] == order[2] || order[0] == order[2], "%v", order)
+		repeated := order[0] == order[1] || order[1] == order[2] || order[0] == order[2]
+		require.False(t, repeated, "%v", order)
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Target sends packets to the server at a host:port. Packets are dropped until the server's address is
-// known. It implements the statsd client's Sender.
+// Target sends packets to the server at a host:port. Packets are dropped until the server's address
+// is known. It implements the statsd client's Sender.
 //
-// Its methods may be called concurrently. None of them looks up a name but Resolve.
+// Its methods may be called concurrently. Only Resolve looks up a name.
 type Target struct {
 	address string        // immutable
 	period  time.Duration // immutable
@@ -25,21 +25,21 @@ type Target struct {
 	closed   bool
 }
 
-// New returns a Target for the server at address, which may be any string: packets to an address that
-// means nothing are dropped. Once found, the server is looked up again after each period, in case it has
-// moved.
+// New returns a Target for the server at address, which may be any string: packets to an address
+// that means nothing are dropped. Once found, the server is looked up again after each period, in
+// case it has moved.
 func New(address string, period time.Duration) *Target {
 	return &Target{address: address, period: period}
 }
 
-// Resolve looks up the server if that is due: until it is found, and when the period has passed since it
-// was. Call it regularly. It does nothing while another call is looking up the server.
+// Resolve looks up the server if that is due: until it is found, and when the period has passed
+// since it was. Call it regularly. It does nothing while another call is looking up the server.
 func (t *Target) Resolve(ctx context.Context) {
 	t.resolve(ctx, true)
 }
 
-// ResolveLiteral is Resolve for a server whose host is a literal IP address or empty. For others it does
-// nothing. So it needs no name server, and returns at once.
+// ResolveLiteral is Resolve for a server whose host is a literal IP address or empty. For others it
+// does nothing. So it needs no name server, and returns at once.
 func (t *Target) ResolveLiteral() {
 	t.resolve(context.Background(), false)
 }
@@ -49,8 +49,8 @@ func (t *Target) Known() bool {
 	return t.remote.Load() != nil
 }
 
-// Send sends one packet. It fails with net.ErrClosed if the server is not known or the Target is closed.
-// It waits only while the kernel's buffer for the socket is full.
+// Send sends one packet. It fails with net.ErrClosed if the server is not known or the Target is
+// closed. It waits only while the kernel's buffer for the socket is full.
 func (t *Target) Send(packet []byte) (int, error) {
 	socket, remote := t.socket.Load(), t.remote.Load()
 	if socket == nil || remote == nil {
@@ -97,8 +97,8 @@ func (t *Target) resolve(ctx context.Context, names bool) {
 	t.lookedUp = time.Now()
 }
 
-// lookUp returns the server's address, nil if it has none now. Host names are looked up only if names is
-// set.
+// lookUp returns the server's address, nil if it has none now. Host names are looked up only if
+// names is set.
 func (t *Target) lookUp(ctx context.Context, names bool) *net.UDPAddr {
 	host, service, err := net.SplitHostPort(t.address)
 	if err != nil {

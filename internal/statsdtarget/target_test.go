@@ -68,7 +68,9 @@ func TestServerIsLookedUpAgainAfterThePeriodAndNotBefore(t *testing.T) {
 }
 
 func TestPacketsToAnUnknownServerAreDropped(t *testing.T) {
-	for _, address := range []string{"", "garbage", "127.0.0.1:nonsense", "[::1", "no-such-host.invalid:8125"} {
+	for _, address := range []string{
+		"", "garbage", "127.0.0.1:nonsense", "[::1", "no-such-host.invalid:8125",
+	} {
 		target := New(address, time.Hour)
 		target.ResolveLiteral()
 		require.False(t, target.Known(), address)
