@@ -46,13 +46,16 @@ func (d *NetDriver) SetConnTimeout(timeout time.Duration) {
 	d.connTimeout = timeout
 }
 
-// SetReadTimeout bounds each Read. The connection of a timeout must be released with that error, and is then
-// closed, since the reply may still come. Default 0: no bound.
+// SetReadTimeout bounds each Read. A deadline that the user sets holds as well: the earlier of the
+// two ends the Read. Default 0: no bound.
+//
+// After a timeout, release the connection with the error. It is then closed, since the reply may
+// still come.
 func (d *NetDriver) SetReadTimeout(timeout time.Duration) {
 	d.readTimeout = timeout
 }
 
-// SetWriteTimeout bounds each Write. Default 0: no bound.
+// SetWriteTimeout bounds each Write, as SetReadTimeout does each Read. Default 0: no bound.
 func (d *NetDriver) SetWriteTimeout(timeout time.Duration) {
 	d.writeTimeout = timeout
 }
@@ -100,7 +103,7 @@ func (d *NetDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 		}
 	}
 	if d.readTimeout > 0 || d.writeTimeout > 0 {
-		nc = &timeoutConn{Conn: nc, read: d.readTimeout, write: d.writeTimeout}
+		nc = newTimeoutConn(nc, d.readTimeout, d.writeTimeout)
 	}
 	c := NewConn(nc)
 	c.conn.live = live
@@ -153,33 +156,4 @@ func (d *NetDriver) TestOnBorrow(c *Conn) error {
 // error, one of the user's own protocol included: wrap the driver to be more lenient.
 func (d *NetDriver) Temporary(err error) bool {
 	return errors.Is(err, syscall.EINTR)
-}
-
-// timeoutConn gives each Read and Write a deadline of its own.
-type timeoutConn struct {
-	net.Conn
-	read, write time.Duration // 0: none
-}
-
-func (c *timeoutConn) Read(b []byte) (int, error) {
-	if c.read > 0 {
-		if err := c.SetReadDeadline(time.Now().Add(c.read)); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Read(b)
-}
-
-func (c *timeoutConn) Write(b []byte) (int, error) {
-	if c.write > 0 {
-		if err := c.SetWriteDeadline(time.Now().Add(c.write)); err != nil {
-			return 0, err
-		}
-	}
-	return c.Conn.Write(b)
-}
-
-// NetConn returns the connection beneath, as that of tls.Conn does.
-func (c *timeoutConn) NetConn() net.Conn {
-	return c.Conn
 }
