@@ -40,6 +40,7 @@ import (
 	"strconv"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/internal/validutf8"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
@@ -106,7 +107,7 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	}
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, s := range services {
-			stats, name := s.Stats(), poolName.String(s.Name())
+			stats, name := s.Stats(), nameOf(s)
 			service := metric.WithAttributes(name)
 			ejected := int64(0)
 			for _, h := range stats.Hosts {
@@ -149,7 +150,7 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, s := range services {
 			for _, h := range s.Stats().Hosts {
-				attributes := append(server(h.Address), poolName.String(s.Name()))
+				attributes := append(server(h.Address), nameOf(s))
 				host := metric.WithAttributes(attributes...)
 				state := func(name string) metric.MeasurementOption {
 					return metric.WithAttributes(append(slices.Clone(attributes), connState.String(name))...)
@@ -168,15 +169,24 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 	}, i.all...)
 }
 
-// server returns the attributes of an address: host and port where it has these, else all of it as the address.
+func nameOf(s *pooly.Service) attribute.KeyValue {
+	return poolName.String(validutf8.Escape(s.Name()))
+}
+
+// server returns the attributes of an address: its host and port if it is exactly these, else all
+// of it as the address. So no two addresses have the same attributes, as a:80, a:080 and [a]:80
+// would.
 func server(address string) []attribute.KeyValue {
 	host, port, err := net.SplitHostPort(address)
 	if err == nil {
-		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-			return []attribute.KeyValue{serverAddress.String(host), serverPort.Int(int(n))}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err == nil && net.JoinHostPort(host, strconv.FormatUint(n, 10)) == address {
+			return []attribute.KeyValue{
+				serverAddress.String(validutf8.Escape(host)), serverPort.Int(int(n)),
+			}
 		}
 	}
-	return []attribute.KeyValue{serverAddress.String(address)}
+	return []attribute.KeyValue{serverAddress.String(validutf8.Escape(address))}
 }
 
 func truth(b bool) int64 {

@@ -34,9 +34,9 @@ package poolyprometheus
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/internal/validutf8"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -92,7 +92,7 @@ func NewHostCollector(services ...*pooly.Service) prometheus.Collector {
 	c := &collector[pooly.HostStats]{
 		services: distinct("NewHostCollector", services),
 		things:   func(s pooly.ServiceStats) []pooly.HostStats { return s.Hosts },
-		labels:   func(h pooly.HostStats) []string { return []string{strings.ToValidUTF8(h.Address, "\ufffd")} },
+		labels:   func(h pooly.HostStats) []string { return []string{validutf8.Escape(h.Address)} },
 	}
 	gauge := func(name, help string, value func(pooly.HostStats) float64) family[pooly.HostStats] {
 		return family[pooly.HostStats]{desc: describe(name, help, labels...), kind: prometheus.GaugeValue, value: value}
@@ -166,7 +166,7 @@ func (c *collector[T]) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. It costs one Stats of each service.
 func (c *collector[T]) Collect(out chan<- prometheus.Metric) {
 	for _, s := range c.services {
-		name := strings.ToValidUTF8(s.Name(), "\ufffd")
+		name := validutf8.Escape(s.Name())
 		for _, t := range c.things(s.Stats()) {
 			labels := append([]string{name}, c.labels(t)...)
 			for _, f := range c.families {
