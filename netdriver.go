@@ -155,12 +155,12 @@ func (d *NetDriver) Close(c *Conn) {
 // TestOnBorrow implements Driver. It returns an error if the peer has closed the connection, or if
 // there are unread bytes. It also removes deadlines that the last user has left behind.
 //
-// It neither waits nor consumes a reply. What it can see depends on the connection:
+// It consumes no reply and does not wait for the network. What it sees depends on the connection:
 //   - It peeks at a socket, and at any syscall.Conn.
 //   - On TLS by SetTLSConfig it also sees what is decrypted, or has come in part. Session tickets
 //     do not count as unread.
 //   - On a tls.Conn that a tls.Dialer has made, it sees the same, except for half a record. A
-//     session ticket there takes a millisecond, once for each connection.
+//     session ticket there costs a millisecond, once for each connection.
 //   - If NetConn methods lead to a socket below layers that it does not know, it peeks at that. Any
 //     byte there counts as unread, even one that only concerns a layer. What a layer has read ahead
 //     is not seen.

@@ -9,8 +9,9 @@
 //	...
 //	err = s.Follow(ctx, etcd.NewPrefix(client, "services/cache/", nil))
 //
-// Each host registers itself with a key, bound to a lease that the host keeps alive. It may do so by
-// etcdctl put services/cache/1 10.0.0.1:11211 --lease=... or by etcd's package naming/endpoints.
+// Each host registers itself with a key, bound to a lease that the host keeps alive. It may do so
+// by etcdctl put services/cache/1 10.0.0.1:11211 --lease=... or by etcd's package
+// naming/endpoints.
 package etcd
 
 import (
@@ -33,8 +34,8 @@ import (
 // DefaultTimeout is how long one read of the prefix may take.
 const DefaultTimeout = 5 * time.Second
 
-// The pauses after a failure: 1 s, then each twice as long as the last, up to 30 s. Up to a fifth is
-// cut off at random. A change that a working watch tells of does not wait.
+// The pauses after a failure: 1 s, then each twice as long as the last, up to 30 s. Up to a fifth
+// is cut off at random. A change that a working watch tells of does not wait.
 const (
 	retryBase = time.Second
 	retryCap  = 30 * time.Second
@@ -50,14 +51,15 @@ type Config struct {
 	// out. So does a panic, which is also reported as a failure. The default is [Address].
 	Address func(key, value string) string
 
-	// AllowEmpty has the service lose all its hosts when no key is left. Default: that is a failure,
-	// and the last good answer stands. If all leases run out at once, the fault is more likely with
-	// etcd or the way to it.
+	// AllowEmpty has the service lose all its hosts when no key is left. Default: that is a
+	// failure, and the last good answer stands. If all leases run out at once, the fault is more
+	// likely with etcd or the way to it.
 	AllowEmpty bool
 }
 
 // Address is the default way to make an address of a key and its value:
-//   - the field Addr of a value that is a JSON object, as etcd's package naming/endpoints writes it;
+//   - the field Addr of a value that is a JSON object, as etcd's package naming/endpoints
+//     writes it;
 //   - any other value as it is;
 //   - the key if the value is empty.
 func Address(key, value string) string {
@@ -107,8 +109,8 @@ func NewPrefix(client *clientv3.Client, prefix string, config *Config) *Resolver
 }
 
 // Watch implements pooly.Resolver. It reads the prefix, and then hears of changes. The client
-// resumes the watch by itself when it has to go to another member. If it cannot, because the history
-// was compacted or the member has no leader, Watch reads the prefix anew.
+// resumes the watch by itself when it has to go to another member. If it cannot, because the
+// history was compacted or the member has no leader, Watch reads the prefix anew.
 func (r *Resolver) Watch(ctx context.Context) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))

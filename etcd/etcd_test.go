@@ -264,7 +264,8 @@ func TestFollowSaysThatEtcdCannotBeReached(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// While the way to etcd is cut, keys change and the history is compacted: the watch cannot be resumed where it was.
+// While the way to etcd is cut, keys change and the history is compacted: the watch cannot be
+// resumed where it was.
 func TestChangesThatWereCompactedBeforeTheWatchCameBackAreSeen(t *testing.T) {
 	e := startServer(t)
 	direct := connect(t, e.client)

@@ -220,7 +220,8 @@ func TestInstrumentsOfAServiceAtWork(t *testing.T) {
 	require.EqualValues(t, 2000, gets(), "closed, too")
 }
 
-// The exporter's protocol takes UTF-8 only. One other string would stop the export of the whole process.
+// The exporter's protocol takes UTF-8 only. One other string would stop the export of the whole
+// process.
 func TestAddressThatIsNotUTF8DoesNotStopTheExport(t *testing.T) {
 	reader := sdk.NewManualReader()
 	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")

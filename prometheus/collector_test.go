@@ -199,7 +199,8 @@ func TestScrapeOfAServiceAtWork(t *testing.T) {
 	require.NotContains(t, families, "pooly_host_score")
 }
 
-// Prometheus takes UTF-8 only, and no series twice. Either would stop the scrape of the whole process.
+// Prometheus takes UTF-8 only, and no series twice. Either would stop the scrape of the whole
+// process.
 func TestAddressesThatAreNotUTF8DoNotStopTheScrape(t *testing.T) {
 	services := []*pooly.Service{
 		newService(t, "orders\xff", "a\xff", "a\xfe", "a\ufffd", `a\xff`),
