@@ -3,10 +3,14 @@ package pooly_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -283,4 +287,76 @@ func TestReaderThatWasLeftBehindUnderTLSHoldsUpNobody(t *testing.T) {
 	<-reader
 	<-done
 	require.NoError(t, ping(s, "hello"))
+}
+
+// renegotiating returns the address of an OpenSSL server and the config of clients that trust it.
+// The function has the server ask its client for a renegotiation.
+func renegotiating(t *testing.T) (address string, config *tls.Config, ask func()) {
+	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed")
+	}
+	cert, config := certificate(t, "127.0.0.1")
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "pem")
+	require.NoError(t, os.WriteFile(file, append(
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), 0o600))
+	address = closedPort(t)
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	server := exec.CommandContext(t.Context(), "openssl", "s_server", "-tls1_2",
+		"-client_renegotiation", "-accept", port, "-cert", file, "-key", file)
+	in, err := server.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, server.Start())
+	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	config.Renegotiation = tls.RenegotiateFreelyAsClient
+	return address, config, func() {
+		_, err := io.WriteString(in, "R\n")
+		require.NoError(t, err)
+	}
+}
+
+// A check that reads from the connection begins the new handshake, which it cannot wait for.
+func TestRenegotiationWhileIdleBreaksNoRequest(t *testing.T) {
+	for name, driver := range map[string]func(*pooly.NetDriver, *tls.Config){
+		"SetTLSConfig": (*pooly.NetDriver).SetTLSConfig,
+		"tls.Dialer": func(d *pooly.NetDriver, config *tls.Config) {
+			d.SetDialContext((&tls.Dialer{Config: config}).DialContext)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, config, ask := renegotiating(t)
+			d := pooly.NewNetDriver("tcp")
+			driver(d, config)
+			s := pooly.NewService("tls", &pooly.ServiceConfig{
+				PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1, GetAttempts: 1000,
+			})
+			defer s.Close()
+			s.Add(address) // the server may still start
+			c := get(t, s)
+			former := local(c)
+			_, err := io.WriteString(c.NetConn(), "hello\n")
+			require.NoError(t, err)
+			release(t, c)
+			ask()
+			tries := 0
+			eventually(t, func() bool {
+				tries++
+				c := get(t, s)
+				_, err := io.WriteString(c.NetConn(), "hello\n")
+				require.NoError(t, err, "on a connection that was just handed out")
+				other := local(c) != former
+				if !other {
+					release(t, c)
+				} else {
+					require.NoError(t, c.Release(io.EOF, pooly.HostUp))
+				}
+				// If the server is fast, the handshake may also succeed within the check.
+				return other || tries == 100
+			})
+		})
+	}
 }

@@ -329,6 +329,21 @@ func tlsServerOver(
 	t *testing.T, wrap func(net.Conn) net.Conn, serve func(net.Conn), names ...string,
 ) (address string, client *tls.Config) {
 	t.Helper()
+	cert, client := certificate(t, names...)
+	server := &tls.Config{Certificates: []tls.Certificate{cert}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	serveOn(t, l, func(c net.Conn) {
+		tc := tls.Server(wrap(c), server)
+		defer func() { _ = tc.Close() }()
+		serve(tc)
+	})
+	return l.Addr().String(), client
+}
+
+// certificate returns one for the names, and the config of a client that trusts it.
+func certificate(t *testing.T, names ...string) (cert tls.Certificate, client *tls.Config) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
@@ -350,15 +365,8 @@ func tlsServerOver(
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
-	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	serveOn(t, l, func(c net.Conn) {
-		tc := tls.Server(wrap(c), server)
-		defer func() { _ = tc.Close() }()
-		serve(tc)
-	})
-	return l.Addr().String(), &tls.Config{RootCAs: roots}
+	cert = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return cert, &tls.Config{RootCAs: roots}
 }
 
 func TestNetTLS(t *testing.T) {

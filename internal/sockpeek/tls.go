@@ -13,6 +13,9 @@ import (
 // the next user's reply.
 var errReader = errors.New("a Read of an earlier user is still in flight")
 
+// errHandshake says that the server wants a new handshake, which takes longer than a check may.
+var errHandshake = errors.New("a TLS renegotiation on an idle connection")
+
 // TLSSocket is the connection beneath a tls.Conn, whose reads can be made not to wait. That is how
 // Check reads from the tls.Conn:
 //   - a reply is found that is still in the socket, has come in part, or is decrypted already;
@@ -57,12 +60,17 @@ func (s *TLSSocket) Check() error {
 	if s.reading.Load() > 0 {
 		return errReader
 	}
+	asked := s.asked.Swap(false)
 	n, err := s.tls.Read(s.buf[:])
+	wrote := s.asked.Load()
+	s.asked.Store(asked || wrote)
 	switch {
 	case n > 0:
 		return ErrUnread
 	case !errors.Is(err, errNothingToRead):
 		return err
+	case wrote && !s.tls.ConnectionState().HandshakeComplete:
+		return errHandshake // begun by the Read, and broken off for good
 	}
 	var unread error
 	if s.have > 0 {
@@ -153,39 +161,50 @@ type tlsOnSocket struct {
 	ready  bool // the handshake is complete
 }
 
-// ticketPatience is how long a check reads from a connection whose socket has bytes to read. They
-// are at hand, so it is the time to decrypt them. If they are session tickets, nothing follows, and
-// the check takes this long; that happens once in the life of a connection.
-const ticketPatience = time.Millisecond
+// A check reads for ticketPatience from a connection whose socket has bytes to read. They are at
+// hand, so it is the time to decrypt them. If they are session tickets, nothing follows, and the
+// check takes this long; that happens once in the life of a connection. A check that did not get a
+// processor in that time tries again, ticketTries times in all.
+const (
+	ticketPatience = time.Millisecond
+	ticketTries    = 5
+)
 
 var past = time.Unix(1, 0)
 
 // Check implements Checker. A record that has come in part is not seen.
 func (c *tlsOnSocket) Check() error {
+	defer func() { _ = c.tls.SetReadDeadline(time.Time{}) }()
 	err := c.socket.Check()
-	deadline := past // finds what is decrypted already
-	switch {
-	case err == ErrUnread:
-		deadline = time.Now().Add(ticketPatience)
-	case err != nil:
-		return err
+	if err == nil {
+		return c.read(past) // finds what is decrypted already
 	}
-	// The deadline also ends a Read that an earlier user has left in flight.
+	for try := 0; try < ticketTries && err == ErrUnread; try++ {
+		if err := c.read(time.Now().Add(ticketPatience)); err != nil {
+			return err
+		}
+		err = c.socket.Check() // if nothing is left, it was session tickets
+	}
+	return err
+}
+
+// read returns nil if there was nothing to read until the deadline. The deadline also ends a Read
+// that an earlier user has left in flight.
+func (c *tlsOnSocket) read(deadline time.Time) error {
 	if err := c.tls.SetReadDeadline(deadline); err != nil {
 		return err
 	}
-	defer func() { _ = c.tls.SetReadDeadline(time.Time{}) }()
 	if c.ready = c.ready || c.tls.ConnectionState().HandshakeComplete; !c.ready {
-		return err // a Read would begin the handshake, and the deadline end it for good
+		return nil // a Read would begin the handshake, and the deadline end it for good
 	}
-	n, readErr := c.tls.Read(c.socket.buf[:])
+	n, err := c.tls.Read(c.socket.buf[:])
 	switch {
 	case n > 0:
 		return ErrUnread
-	case !errors.Is(readErr, os.ErrDeadlineExceeded):
-		return readErr
-	case err == nil:
-		return nil
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case !c.tls.ConnectionState().HandshakeComplete:
+		return errHandshake // begun by the Read, and broken off for good
 	}
-	return c.socket.Check() // if nothing is left, it was session tickets
+	return nil
 }
