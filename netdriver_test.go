@@ -34,8 +34,8 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// serveOn serves the connections of a listener until the test ends or the returned function is called, which
-// also closes the connections, as the end of a server process does.
+// serveOn serves the connections of a listener until the test ends or the returned function is
+// called, which also closes the connections, as the end of a server process does.
 func serveOn(t *testing.T, l net.Listener, serve func(net.Conn)) (stop func()) {
 	t.Helper()
 	var (
@@ -195,8 +195,8 @@ func (d *spyDriver) Dial(ctx context.Context, address string) (*pooly.Conn, erro
 	return c, err
 }
 
-// waitForFIN returns when the end of each connection has reached this side. A busy machine delivers it some time
-// after the other side has closed, and until then nobody can know.
+// waitForFIN returns when the end of each connection has reached this side. A busy machine
+// delivers it some time after the other side has closed, and until then nobody can know.
 func (d *spyDriver) waitForFIN(t *testing.T) {
 	t.Helper()
 	d.mu.Lock()
@@ -317,7 +317,8 @@ func TestNetIPv6(t *testing.T) {
 	require.NoError(t, ping(s, "ping"))
 }
 
-// tlsServer listens with a certificate for the names, and returns the client's config that trusts it.
+// tlsServer listens with a certificate for the names, and returns the client's config that trusts
+// it.
 func tlsServer(t *testing.T, serve func(net.Conn), names ...string) (address string, client *tls.Config) {
 	t.Helper()
 	return tlsServerOver(t, func(c net.Conn) net.Conn { return c }, serve, names...)
@@ -327,6 +328,21 @@ func tlsServer(t *testing.T, serve func(net.Conn), names ...string) (address str
 func tlsServerOver(
 	t *testing.T, wrap func(net.Conn) net.Conn, serve func(net.Conn), names ...string,
 ) (address string, client *tls.Config) {
+	t.Helper()
+	cert, client := certificate(t, names...)
+	server := &tls.Config{Certificates: []tls.Certificate{cert}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	serveOn(t, l, func(c net.Conn) {
+		tc := tls.Server(wrap(c), server)
+		defer func() { _ = tc.Close() }()
+		serve(tc)
+	})
+	return l.Addr().String(), client
+}
+
+// certificate returns one for the names, and the config of a client that trusts it.
+func certificate(t *testing.T, names ...string) (cert tls.Certificate, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -349,15 +365,8 @@ func tlsServerOver(
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
-	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	serveOn(t, l, func(c net.Conn) {
-		tc := tls.Server(wrap(c), server)
-		defer func() { _ = tc.Close() }()
-		serve(tc)
-	})
-	return l.Addr().String(), &tls.Config{RootCAs: roots}
+	cert = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return cert, &tls.Config{RootCAs: roots}
 }
 
 func TestNetTLS(t *testing.T) {
@@ -365,8 +374,8 @@ func TestNetTLS(t *testing.T) {
 	d := pooly.NewNetDriver("tcp")
 	d.SetTLSConfig(config)
 	s := newNetService(t, d, address)
-	// The server sends session tickets after the handshake, which nobody reads before the connection is idle. They
-	// are no one's reply, so the connection lives on.
+	// The server sends session tickets after the handshake, which nobody reads before the
+	// connection is idle. They are no one's reply, so the connection lives on.
 	for range 50 {
 		require.NoError(t, ping(s, "secret"))
 		c := get(t, s)
@@ -453,7 +462,8 @@ func TestNetDriverChecksWhatADialerReturns(t *testing.T) {
 	require.True(t, d.Temporary(&net.OpError{Err: os.NewSyscallError("read", syscall.EINTR)}))
 }
 
-// A server that accepts one connection in its life, as nc -l does, must serve the program of the README.
+// A server that accepts one connection in its life, as nc -l does, must serve the program of the
+// README.
 func TestNetServerThatAcceptsOneConnection(t *testing.T) {
 	var addresses []string
 	var received []chan string

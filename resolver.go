@@ -5,17 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
+	"time"
 )
 
-// Resolver finds the hosts of a service, for [Service.Follow]. Package dns in this module has one for DNS, and the
-// module github.com/3XX0/pooly/etcd one for etcd.
+// Resolver finds the hosts of a service, for [Service.Follow]. Package dns in this module has one
+// for DNS. The module github.com/3XX0/pooly/etcd has one for etcd.
 type Resolver interface {
-	// Watch yields the addresses of all hosts, as given to Add: those of now at first, and all of them anew whenever
-	// they change. A list that is empty says that there are no hosts, so it must not stand for a lookup that failed.
+	// Watch yields the addresses of all hosts, as given to Add. It yields the whole list at first,
+	// and again whenever the list changes. An empty list says that there are no hosts, so it must
+	// not stand for a lookup that failed.
 	//
-	// When it cannot tell, it yields an error instead, pauses as it sees fit, and tries again: the hosts stay as they
-	// are. It goes on until yield returns false or ctx ends, and then it returns soon. It keeps no slice that it has
-	// yielded.
+	// When a lookup fails, Watch yields the error, pauses as it sees fit, and tries again. The
+	// hosts stay as they are meanwhile.
+	//
+	// Watch goes on until yield returns false or ctx ends, and then returns soon. If it ends
+	// earlier, or panics, that is logged, and Watch is called anew after a pause. Watch keeps no
+	// slice that it has yielded.
 	Watch(ctx context.Context) iter.Seq2[[]string, error]
 }
 
@@ -27,7 +33,20 @@ func (f ResolverFunc) Watch(ctx context.Context) iter.Seq2[[]string, error] {
 	return f(ctx)
 }
 
-var errNoAnswer = errors.New("the resolver ended without an answer")
+var (
+	errNoAnswer      = errors.New("the resolver ended without an answer")
+	errWatchReturned = errors.New("the resolver's Watch returned although nothing had ended it")
+	errWatchExited   = errors.New("the resolver's Watch ended its goroutine")
+)
+
+// The pauses before Watch is called anew: 1 s, then each twice as long as the last, up to 30 s. Up
+// to a fifth is cut off at random. A Watch that ran for longer than the longest pause has the next
+// pause be 1 s again.
+const (
+	rewatchBase   = time.Second
+	rewatchCap    = 30 * time.Second
+	rewatchJitter = 0.2
+)
 
 // following is a resolver at work for a service.
 type following struct {
@@ -35,22 +54,25 @@ type following struct {
 	done   chan struct{} // closed when it has ended, and changes no host any more
 }
 
-// Follow lets a resolver decide on the hosts, from now on until the service is closed. It returns when the
-// resolver's first answer is in effect, so that GetConn has hosts to choose from:
+// Follow lets a resolver decide on the hosts, from now on until the service is closed. It returns
+// when the resolver's first answer is in effect, so that GetConn has hosts to choose from:
 //
 //	if err := s.Follow(ctx, dns.NewHost("cache.internal:11211", nil)); err != nil {
 //		return err
 //	}
 //
-// Each answer replaces the hosts by SetHosts, those included that were added otherwise. While the resolver fails,
-// the hosts stay as they are; each failure is logged as a warning.
+// Each answer replaces the hosts by SetHosts, including those that were added otherwise. While the
+// resolver fails, the hosts stay as they are. Each failure is logged as a warning. A resolver that
+// panics, or ends by itself, is asked again after a second. The pause then doubles each time, up to
+// 30 s.
 //
-// An error says that there is no answer yet, and why: the resolver's first failure, or the end of ctx. Both are mere
-// news, and Follow goes on: a caller may give up and close the service, or carry on and have the hosts as soon as
-// the resolver finds them. Only after ErrPoolClosed, and ErrInvalidArg for a nil resolver, nothing is followed.
+// An error says that there is no answer yet, and why: the resolver's first failure, or the end of
+// ctx. Follow goes on all the same. The caller may give up and close the service, or carry on and
+// have the hosts as soon as the resolver finds them. Only after ErrPoolClosed, and ErrInvalidArg
+// for a nil resolver, nothing is followed.
 //
-// Like that of a dial, ctx bounds this call and not what it begins, and passes its values on. Another Follow ends
-// the one before; the hosts stay until its own first answer.
+// The end of ctx ends this call only. The resolver goes on and gets the values of ctx. Another
+// Follow ends the one before; the hosts stay until the first answer to the new one.
 func (s *Service) Follow(ctx context.Context, r Resolver) error {
 	if r == nil {
 		return fmt.Errorf("%w: Follow of a nil Resolver", ErrInvalidArg)
@@ -95,7 +117,7 @@ func (s *Service) Follow(ctx context.Context, r Resolver) error {
 	return nil
 }
 
-// follow takes the resolver's answers until ctx ends, and sends what the first of them was, nil or an error.
+// follow takes the resolver's answers until ctx ends. It sends the first of them, nil or an error.
 func (s *Service) follow(ctx context.Context, r Resolver, first chan<- error) {
 	answer := func(err error) {
 		if err != nil {
@@ -106,23 +128,65 @@ func (s *Service) follow(ctx context.Context, r Resolver, first chan<- error) {
 		default: // not the first
 		}
 	}
-	defer func() {
-		if v := recover(); v != nil {
-			answer(recovered(s.log, "Watch", v))
-		}
-	}()
-	for addresses, err := range r.Watch(ctx) {
+	for pause := rewatchBase; ; pause = min(2*pause, rewatchCap) {
+		began := time.Now()
+		err := s.watch(ctx, r, answer)
 		if ctx.Err() != nil {
 			break
 		}
-		if err == nil {
-			s.SetHosts(addresses...)
-		}
 		answer(err)
+		if time.Since(began) > rewatchCap {
+			pause = rewatchBase
+		}
+		if !sleepJittered(ctx, pause) {
+			break
+		}
 	}
 	select {
 	case first <- errNoAnswer:
 	default:
+	}
+}
+
+// watch calls Watch once, and returns why it ended. Watch has a goroutine of its own, which it may
+// end.
+func (s *Service) watch(ctx context.Context, r Resolver, answer func(error)) error {
+	ended := make(chan error, 1)
+	go func() {
+		err := errWatchExited
+		defer func() {
+			if v := recover(); v != nil {
+				err = recovered(s.log, "Watch", v)
+			}
+			ended <- err
+		}()
+		answered := false
+		for addresses, failure := range r.Watch(ctx) {
+			if ctx.Err() != nil {
+				break
+			}
+			if failure == nil {
+				s.SetHosts(addresses...)
+			}
+			answer(failure)
+			answered = true
+		}
+		if err = errWatchReturned; !answered {
+			err = errNoAnswer
+		}
+	}()
+	return <-ended
+}
+
+// sleepJittered sleeps for d, less up to a fifth. It reports false if ctx ends first.
+func sleepJittered(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(time.Duration(float64(d) * (1 - rewatchJitter*rand.Float64())))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

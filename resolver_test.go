@@ -8,7 +8,9 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,6 +220,175 @@ func TestAResolverThatPanicsIsContained(t *testing.T) {
 		require.Contains(t, log.String(), "plug-in panicked")
 		require.Equal(t, []string{"a"}, addresses(s))
 		release(t, get(t, s))
+	})
+}
+
+// mishaps are the ways in which a Watch ends although it should go on, and what is logged then.
+var mishaps = map[string]struct {
+	end  func()
+	says string
+}{
+	"panics":             {func() { panic("odd value") }, "Watch panicked: odd value"},
+	"ends its goroutine": {runtime.Goexit, "ended its goroutine"},
+	"returns":            {func() {}, "although nothing had ended it"},
+}
+
+// An odd value must not end discovery for good.
+func TestResolverThatEndsByItselfIsAskedAgain(t *testing.T) {
+	for name, mishap := range mishaps {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log syncBuffer
+				logger := slog.New(slog.NewTextHandler(&log, nil))
+				s, _ := newService(t, pooly.ServiceConfig{Logger: logger})
+				lists, ends := make(script), make(chan struct{})
+				watch := func(ctx context.Context) iter.Seq2[[]string, error] {
+					return func(yield func([]string, error) bool) {
+						for {
+							select {
+							case a := <-lists:
+								if !yield(a.addresses, a.err) {
+									return
+								}
+							case <-ends:
+								mishap.end()
+								return
+							case <-ctx.Done():
+								return
+							}
+						}
+					}
+				}
+				go func() { lists <- answer{addresses: []string{"a"}} }()
+				require.NoError(t, s.Follow(t.Context(), pooly.ResolverFunc(watch)))
+				ends <- struct{}{}
+				synctest.Wait()
+				require.Equal(t, []string{"a"}, addresses(s), "the hosts stay")
+				require.Contains(t, log.String(), "level=WARN")
+				require.Contains(t, log.String(), mishap.says)
+
+				began := time.Now()
+				lists.finds("b")
+				require.Equal(t, []string{"b"}, addresses(s))
+				require.InDelta(t, 0.9, time.Since(began).Seconds(), 0.1)
+			})
+		})
+	}
+}
+
+func TestFollowSaysThatTheResolverEndedAndHasItsHostsLater(t *testing.T) {
+	for name, mishap := range mishaps {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := newService(t, pooly.ServiceConfig{})
+				calls := 0
+				watch := func(ctx context.Context) iter.Seq2[[]string, error] {
+					return func(yield func([]string, error) bool) {
+						if calls++; calls == 1 {
+							mishap.end()
+							return
+						}
+						yield([]string{"a"}, nil)
+						<-ctx.Done()
+					}
+				}
+				err := s.Follow(t.Context(), pooly.ResolverFunc(watch))
+				if name == "returns" {
+					require.ErrorContains(t, err, "ended without an answer")
+				} else {
+					require.ErrorContains(t, err, mishap.says)
+				}
+				require.Empty(t, addresses(s))
+				time.Sleep(time.Second)
+				synctest.Wait()
+				require.Equal(t, []string{"a"}, addresses(s))
+			})
+		})
+	}
+}
+
+// brief is a resolver whose every Watch answers and then ends, after a while.
+type brief struct {
+	end func()
+
+	mu    sync.Mutex // guards the fields below
+	lasts time.Duration
+	ended []time.Time // when each Watch did
+}
+
+func (r *brief) Watch(ctx context.Context) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		yield([]string{"a"}, nil) // which is no sign that it will last
+		r.mu.Lock()
+		lasts := r.lasts
+		r.mu.Unlock()
+		select {
+		case <-time.After(lasts):
+		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		r.ended = append(r.ended, time.Now())
+		r.mu.Unlock()
+		r.end()
+	}
+}
+
+// starts has each Watch from now on last for d, and forgets those before.
+func (r *brief) starts(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lasts, r.ended = d, nil
+}
+
+// requirePauses requires that the first pauses took so many seconds, or up to a fifth less.
+func (r *brief) requirePauses(t *testing.T, seconds ...float64) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Greater(t, len(r.ended), len(seconds))
+	for i, longest := range seconds {
+		pause := r.ended[i+1].Sub(r.ended[i]).Seconds()
+		require.LessOrEqual(t, pause, longest)
+		require.GreaterOrEqual(t, pause, 0.8*longest)
+	}
+}
+
+func TestResolverThatEndsAgainAndAgainIsAskedEverMoreRarely(t *testing.T) {
+	for name, mishap := range mishaps {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := newService(t, pooly.ServiceConfig{})
+				r := &brief{end: mishap.end}
+				r.starts(time.Nanosecond)
+				require.NoError(t, s.Follow(t.Context(), r))
+				time.Sleep(2 * time.Minute)
+				r.requirePauses(t, 1, 2, 4, 8, 16, 30, 30)
+
+				r.starts(time.Minute)
+				time.Sleep(time.Minute)
+				r.starts(time.Nanosecond) // the one that runs still lasts a minute
+				time.Sleep(time.Minute + 15*time.Second)
+				r.requirePauses(t, 1, 2, 4)
+			})
+		})
+	}
+}
+
+// Its goroutines are over, or synctest would complain.
+func TestCloseAndAnotherFollowDoNotWaitForTheNextWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{})
+		watch := func(context.Context) iter.Seq2[[]string, error] { panic("again") }
+		panics := pooly.ResolverFunc(watch)
+		began := time.Now()
+		require.Error(t, s.Follow(t.Context(), panics))
+		r := make(script)
+		go func() { r <- answer{addresses: []string{"a"}} }()
+		require.NoError(t, s.Follow(t.Context(), r))
+		require.Equal(t, []string{"a"}, addresses(s))
+		require.Error(t, s.Follow(t.Context(), panics))
+		require.NoError(t, s.Close())
+		require.Zero(t, time.Since(began))
 	})
 }
 

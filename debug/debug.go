@@ -1,44 +1,48 @@
-// Package debug shows services on a page: their hosts with scores, shares of the picks and ejections, connections in
-// use and idle, and who waits.
+// Package debug shows services on a page: their hosts with scores, shares of the picks and
+// ejections, connections in use and idle, and how many callers wait.
 //
 //	http.Handle("/debug/pooly", debug.Handler(orders, users))
 //
-// Keep it off public listeners, as net/http/pprof: it changes nothing, but tells the addresses of your hosts, what
-// their dials failed with, and how much traffic they have.
+// Keep it off public listeners, as net/http/pprof. It changes nothing, but it tells the addresses
+// of your hosts, what their dials failed with, and how much traffic they have.
 package debug
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"mime"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/3XX0/pooly"
 )
 
-// Handler serves a page about the given services, in their order. It answers GET and HEAD only, loads nothing from
-// elsewhere, and refreshes itself each second while it is looked at; without JavaScript every five.
+// Handler serves a page about the given services, in their order. It answers GET and HEAD only, and
+// loads nothing from elsewhere. While somebody looks at the page, it refreshes itself each second,
+// or more rarely if an answer takes long. Without JavaScript it does so every five seconds.
 //
-// With ?format=json, or an Accept header that prefers JSON to HTML, it answers with the same figures as JSON. With
-// ?sort=score, share, use or failed the hosts come in that order, worst or most first, else by address. The page shows
-// at most 500 hosts of a service, the JSON all.
+// With ?format=json, or an Accept header that prefers JSON to HTML, it answers with the same
+// figures as JSON, one host a line. With ?sort=score, share, use or failed the hosts come in that
+// order, worst or most first, else by address. The page shows at most 500 hosts of a service, the
+// JSON all.
 //
-// A request costs a lock of each pool twice, and some milliseconds of processor time; with ten thousand hosts, a fifth
-// of a second for the JSON (BenchmarkHandler).
+// Bytes of names and addresses that are not UTF-8 are written as \xNN.
+//
+// A request costs a lock of each pool twice, and processor time that grows with the number of hosts
+// (BenchmarkHandler). One answer is prepared at a time, so however many requests take one core.
 func Handler(services ...*pooly.Service) http.Handler {
-	return handler(slices.Clone(services))
+	return &handler{services: slices.Clone(services), turn: make(chan struct{}, 1)}
 }
 
-type handler []*pooly.Service
+type handler struct {
+	services []*pooly.Service
+	turn     chan struct{} // holds one while an answer is prepared
+}
 
-func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -49,36 +53,60 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET and HEAD: this page changes nothing", http.StatusMethodNotAllowed)
 		return
 	}
-	sort := r.URL.Query().Get("sort")
-	state := h.read(sort)
-	var body bytes.Buffer // whole before it is sent, or an error would be half a page
-	var err error
-	switch format := r.URL.Query().Get("format"); {
-	case format == "json" || format == "" && prefersJSON(r.Header.Get("Accept")):
-		header.Set("Content-Type", "application/json")
-		encoder := json.NewEncoder(&body)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(state)
-	case format == "" || format == "html" || format == "fragment":
-		nonce := rand.Text()
-		header.Set("Content-Type", "text/html; charset=utf-8")
-		header.Set("Content-Security-Policy", fmt.Sprintf("default-src 'none'; style-src 'nonce-%[1]s'; script-src 'nonce-%[1]s'; "+
-			"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nonce))
-		err = writePage(&body, format == "fragment", nonce, sort, state)
-	default:
+	format := r.URL.Query().Get("format")
+	if format == "" && prefersJSON(r.Header.Get("Accept")) {
+		format = "json"
+	}
+	if !slices.Contains([]string{"", "html", "fragment", "json"}, format) {
 		http.Error(w, "format is none of html and json", http.StatusBadRequest)
 		return
 	}
-	if err != nil {
+	nonce := rand.Text()
+	body, err := h.prepare(r, format, nonce)
+	switch {
+	case r.Context().Err() != nil:
+		return // the client has gone
+	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
+	}
+	if format == "json" {
+		header.Set("Content-Type", "application/json")
+	} else {
+		header.Set("Content-Type", "text/html; charset=utf-8")
+		header.Set("Content-Security-Policy", policy(nonce))
 	}
 	header.Set("Content-Length", strconv.Itoa(body.Len()))
 	_, _ = body.WriteTo(w) // the client may have gone
 }
 
-// prefersJSON reports whether an Accept header names JSON, and HTML not before it. Browsers name HTML first, and those
-// who take anything get the page.
+// prepare returns the whole answer, since an error halfway would send half of it. It waits for its
+// turn while the client does, and never for the client to read.
+func (h *handler) prepare(r *http.Request, format, nonce string) (*bytes.Buffer, error) {
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	sort := r.URL.Query().Get("sort")
+	now := read(h.services, sort)
+	body := new(bytes.Buffer)
+	if format == "json" {
+		return body, writeJSON(body, now)
+	}
+	return body, writePage(body, format == "fragment", nonce, sort, now)
+}
+
+// policy allows the page nothing but itself.
+func policy(nonce string) string {
+	return fmt.Sprintf("default-src 'none'; style-src 'nonce-%[1]s'; script-src 'nonce-%[1]s'; "+
+		"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "+
+		"frame-ancestors 'none'", nonce)
+}
+
+// prefersJSON reports whether an Accept header names JSON, and HTML not before it. Browsers name
+// HTML first. Those who take anything get the page.
 func prefersJSON(accept string) bool {
 	for part := range strings.SplitSeq(accept, ",") {
 		switch kind, params, _ := mime.ParseMediaType(part); {
@@ -90,153 +118,4 @@ func prefersJSON(accept string) bool {
 		}
 	}
 	return false
-}
-
-// state is what the page shows, and what is sent as JSON.
-type state struct {
-	Time     time.Time `json:"time"`
-	Services []service `json:"services"`
-}
-
-type service struct {
-	Name        string `json:"name"`
-	Strategy    string `json:"strategy"`
-	Waiting     int    `json:"waiting"`     // callers, while no host has room
-	GetFailures uint64 `json:"getFailures"` // GetConn calls that returned an error
-	Registered  int    `json:"registered"`  // hosts; with MaxHosts set, that may be more than are in use
-	pool
-	Hosts []host `json:"hosts"`
-}
-
-type host struct {
-	Address   string     `json:"address"`
-	Score     float64    `json:"score"`
-	History   []*float64 `json:"history"` // of the score, one for each sixtieth of DecayDuration; null: nothing was released
-	Share     *float64   `json:"share"`   // of the picks; null: the strategy cannot tell
-	Trials    float64    `json:"trials"`
-	Latency   float64    `json:"latencySeconds"`
-	Ejected   bool       `json:"ejected"`
-	Ejections uint64     `json:"ejections"`
-	Cause     string     `json:"cause,omitempty"` // of the ejection
-	NextProbe float64    `json:"nextProbeSeconds"`
-	pool
-}
-
-type pool struct {
-	Open         int     `json:"open"`
-	InUse        int     `json:"inUse"`
-	Idle         int     `json:"idle"`
-	Dialing      int     `json:"dialing"`
-	Gets         uint64  `json:"gets"`
-	Puts         uint64  `json:"puts"`
-	Dials        uint64  `json:"dials"`
-	Failures     uint64  `json:"failures"` // dials that failed
-	Waits        uint64  `json:"waits"`
-	WaitDuration float64 `json:"waitSeconds"`
-}
-
-// read takes the figures of all services. Those of one service come from three calls, so a host that is added in
-// between lacks its history and share.
-func (h handler) read(sort string) state {
-	s := state{Time: time.Now().UTC(), Services: make([]service, 0, len(h))}
-	for _, from := range h {
-		stats, shares, history := from.Stats(), from.Shares(), from.History()
-		to := service{
-			Name:        from.Name(),
-			Strategy:    stats.Strategy,
-			Waiting:     stats.Waiting,
-			GetFailures: stats.GetFailures,
-			Registered:  stats.Registered,
-			pool:        readPool(stats.PoolStats),
-			Hosts:       make([]host, 0, len(stats.Hosts)),
-		}
-		for _, hs := range stats.Hosts {
-			host := host{
-				Address:   hs.Address,
-				Score:     hs.Score,
-				History:   make([]*float64, 0, len(history[hs.Address])),
-				Trials:    hs.Trials,
-				Latency:   hs.Latency.Seconds(),
-				Ejected:   hs.Ejected,
-				Ejections: hs.Ejections,
-				NextProbe: hs.NextProbe.Seconds(),
-				pool:      readPool(hs.PoolStats),
-			}
-			if hs.Cause != nil {
-				host.Cause = hs.Cause.Error()
-			}
-			if share, ok := shares[hs.Address]; ok {
-				host.Share = &share
-			}
-			for _, v := range history[hs.Address] {
-				if v != v { // NaN
-					host.History = append(host.History, nil)
-				} else {
-					host.History = append(host.History, &v)
-				}
-			}
-			to.Hosts = append(to.Hosts, host)
-		}
-		slices.SortFunc(to.Hosts, order(sort))
-		s.Services = append(s.Services, to)
-	}
-	return s
-}
-
-func readPool(s pooly.PoolStats) pool {
-	return pool{s.Open, s.InUse, s.Idle, s.Dialing, s.Gets, s.Puts, s.Dials, s.Failures, s.Waits, s.WaitDuration.Seconds()}
-}
-
-// order returns how hosts are compared; by address where they are equal.
-func order(sort string) func(a, b host) int {
-	return func(a, b host) int {
-		first := 0
-		switch sort {
-		case "score":
-			first = cmp.Compare(a.Score, b.Score)
-		case "share":
-			first = cmp.Compare(b.share(), a.share())
-		case "use":
-			first = cmp.Compare(b.InUse, a.InUse)
-		case "failed":
-			first = cmp.Compare(b.Failures, a.Failures)
-		}
-		return cmp.Or(first, compareAddresses(a.Address, b.Address), cmp.Compare(a.Address, b.Address))
-	}
-}
-
-// compareAddresses compares as people do: 10.0.0.9 comes before 10.0.0.10.
-func compareAddresses(a, b string) int {
-	for a != "" && b != "" {
-		m, n := digits(a), digits(b)
-		if m == 0 || n == 0 {
-			if a[0] != b[0] {
-				return cmp.Compare(a[0], b[0])
-			}
-			a, b = a[1:], b[1:]
-			continue
-		}
-		x, y := strings.TrimLeft(a[:m], "0"), strings.TrimLeft(b[:n], "0")
-		if order := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); order != 0 {
-			return order
-		}
-		a, b = a[m:], b[n:]
-	}
-	return cmp.Compare(len(a), len(b))
-}
-
-// digits returns how many digits s begins with.
-func digits(s string) int {
-	n := 0
-	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
-		n++
-	}
-	return n
-}
-
-func (h host) share() float64 {
-	if h.Share == nil {
-		return -1
-	}
-	return *h.Share
 }

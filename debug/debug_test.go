@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
+	"unicode/utf8"
 
 	"github.com/3XX0/pooly"
 	"github.com/stretchr/testify/require"
@@ -26,8 +31,11 @@ type memory struct{}
 var errDown = errors.New(`it is <down> & "out"`)
 
 func (memory) Dial(_ context.Context, address string) (*pooly.Conn, error) {
-	if address == "down" {
+	switch address {
+	case "down":
 		return nil, errDown
+	case "down\xff":
+		return nil, errors.New("refused by \"down\xff\"")
 	}
 	return pooly.NewConn(address), nil
 }
@@ -93,9 +101,27 @@ func TestJSONTellsWhatStatsDo(t *testing.T) {
 		require.EqualValues(t, 1, *up.Share)
 		require.Equal(t, "up", up.Address)
 		require.Len(t, up.History, 1)
-		require.InDelta(t, 0.8, *up.History[0], 1e-9)
-		require.Equal(t, []*float64{nil}, down.History, "nothing was released")
+		require.InDelta(t, 0.8, up.History[0], 1e-9)
+		require.Len(t, down.History, 1)
+		require.True(t, math.IsNaN(down.History[0]), "nothing was released")
 	})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (h *history) UnmarshalJSON(b []byte) error {
+	var values []*float64
+	if err := json.Unmarshal(b, &values); err != nil {
+		return err
+	}
+	*h = nil
+	for _, v := range values {
+		if v == nil {
+			*h = append(*h, math.NaN())
+		} else {
+			*h = append(*h, *v)
+		}
+	}
+	return nil
 }
 
 func TestJSONIsWhatIsAskedFor(t *testing.T) {
@@ -191,22 +217,24 @@ func TestPageOfAStrategyThatCannotTell(t *testing.T) {
 }
 
 func TestHostsAreSorted(t *testing.T) {
-	hosts := []host{
-		{Address: "10.0.0.10:80", Score: 0.9, pool: pool{InUse: 1, Failures: 2}},
-		{Address: "10.0.0.9:80", Score: 0.5, pool: pool{InUse: 3, Failures: 0}},
-		{Address: "a", Score: 0.1, pool: pool{InUse: 3, Failures: 1}},
+	hosts := []*pooly.HostStats{
+		{Address: "10.0.0.10:80", Score: 0.9, PoolStats: pooly.PoolStats{InUse: 1, Failures: 2}},
+		{Address: "10.0.0.9:80", Score: 0.5, PoolStats: pooly.PoolStats{InUse: 3, Failures: 0}},
+		{Address: "a", Score: 0.1, PoolStats: pooly.PoolStats{InUse: 3, Failures: 1}},
 		{Address: "10.0.0.9:8080", Score: 0.9},
 		{Address: "10.0.0.09:80", Score: 0.9},
 		{Address: "", Score: 1},
 	}
+	shares := map[string]float64{"10.0.0.9:80": 0.2, "a": 0.8}
 	for sort, want := range map[string][]string{
 		"":        {"", "10.0.0.09:80", "10.0.0.9:80", "10.0.0.9:8080", "10.0.0.10:80", "a"},
 		"unknown": {"", "10.0.0.09:80", "10.0.0.9:80", "10.0.0.9:8080", "10.0.0.10:80", "a"},
 		"score":   {"a", "10.0.0.9:80", "10.0.0.09:80", "10.0.0.9:8080", "10.0.0.10:80", ""},
+		"share":   {"a", "10.0.0.9:80", "", "10.0.0.09:80", "10.0.0.9:8080", "10.0.0.10:80"},
 		"use":     {"10.0.0.9:80", "a", "10.0.0.10:80", "", "10.0.0.09:80", "10.0.0.9:8080"},
 		"failed":  {"10.0.0.10:80", "a", "", "10.0.0.09:80", "10.0.0.9:80", "10.0.0.9:8080"},
 	} {
-		slices.SortFunc(hosts, order(sort))
+		slices.SortFunc(hosts, order(sort, shares))
 		var got []string
 		for _, h := range hosts {
 			got = append(got, h.Address)
@@ -225,14 +253,10 @@ func TestNumbersAreWrittenForPeople(t *testing.T) {
 }
 
 func TestSparklineEndsAtTheRightAndLeavesGaps(t *testing.T) {
-	at := func(v float64) *float64 { return &v }
 	require.Equal(t, "", spark(nil))
-	require.Equal(t, "M119 2.0h0", spark([]*float64{at(1)}))
-	require.Equal(t, "M113 2.0h0L115 22.0M119 12.0h0", spark([]*float64{at(1), at(0), nil, at(0.5)}))
-	full := make([]*float64, 60)
-	for i := range full {
-		full[i] = at(0)
-	}
+	require.Equal(t, "M119 2.0h0", spark(history{1}))
+	require.Equal(t, "M113 2.0h0L115 22.0M119 12.0h0", spark(history{1, 0, math.NaN(), 0.5}))
+	full := make(history, 60)
 	require.True(t, strings.HasPrefix(spark(full), "M1 22.0h0L3"))
 }
 
@@ -279,6 +303,138 @@ func TestHandlerWhileServicesWorkAndClose(t *testing.T) {
 	require.NoError(t, s.Close())
 	<-done
 	require.Contains(t, ask(h, "GET", "/", "").Body.String(), "No hosts")
+}
+
+// JSON would have one and the same sign for all of them.
+func TestNamesThatAreNotUTF8StayApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := Handler(newService(t, "orders\xff", hoarse{}, "a\xff", "a\xfe", `a\xff`, "down\xff"))
+		synctest.Wait()
+		var got state
+		answer := ask(h, "GET", "/?format=json", "")
+		require.True(t, utf8.Valid(answer.Body.Bytes()))
+		require.NoError(t, json.Unmarshal(answer.Body.Bytes(), &got))
+		require.Equal(t, `orders\xff`, got.Services[0].Name)
+		require.Equal(t, `mine\xff`, got.Services[0].Strategy)
+		var hosts []string
+		for _, host := range got.Services[0].Hosts {
+			hosts = append(hosts, host.Address)
+		}
+		require.ElementsMatch(t, []string{`a\xff`, `a\xfe`, `a\\xff`, `down\xff`}, hosts)
+		require.Equal(t, `refused by "down\xff"`, got.Services[0].Hosts[len(hosts)-1].Cause)
+
+		page := ask(h, "GET", "/", "").Body.String()
+		require.True(t, utf8.ValidString(page))
+		for _, text := range []string{
+			`orders\xff`, `mine\xff`, `>a\xff<`, `>a\xfe<`, `>a\\xff<`, `refused by &#34;down\xff&#34;`,
+		} {
+			require.Contains(t, page, text)
+		}
+	})
+}
+
+// hoarse is a strategy with a name that is not UTF-8.
+type hoarse struct{ shouting }
+
+func (hoarse) String() string { return "mine\xff" }
+
+// slow is a strategy that takes a second to tell its shares, and notes how many ask at once.
+type slow struct {
+	mu           sync.Mutex // guards the fields below
+	asking, most int
+}
+
+func (s *slow) NewPicker([]pooly.Arm) pooly.Picker { return s }
+func (s *slow) Pick(*rand.Rand) int                { return 0 }
+
+func (s *slow) Shares() []float64 {
+	s.mu.Lock()
+	s.asking++
+	s.most = max(s.most, s.asking)
+	s.mu.Unlock()
+	time.Sleep(time.Second)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asking--
+	return []float64{1}
+}
+
+// However many ask, the page takes one core and the memory of one answer.
+func TestManyRequestsAreAnsweredOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		strategy := new(slow)
+		h := Handler(newService(t, "orders", strategy, "up"))
+		began := time.Now()
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				target := []string{"/", "/?format=json"}[i%2]
+				if code := ask(h, "GET", target, "").Code; code != http.StatusOK {
+					t.Error(code)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 10*time.Second, time.Since(began))
+		require.Equal(t, 1, strategy.most)
+	})
+}
+
+func TestClientThatHasGoneDoesNotWaitForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := Handler(newService(t, "orders", new(slow), "up"))
+		go ask(h, "GET", "/", "")
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+		require.Equal(t, time.Millisecond, time.Since(began))
+		require.Zero(t, w.Body.Len())
+		time.Sleep(time.Second)
+	})
+}
+
+// stuck is a client that does not read.
+type stuck struct {
+	http.ResponseWriter
+	reads chan struct{}
+}
+
+func (w stuck) Write(b []byte) (int, error) {
+	<-w.reads
+	return w.ResponseWriter.Write(b)
+}
+
+func TestClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := Handler(newService(t, "orders", nil, "up"))
+		w := stuck{httptest.NewRecorder(), make(chan struct{})}
+		go h.ServeHTTP(w, httptest.NewRequest("GET", "/?format=json", nil))
+		synctest.Wait()
+		require.Equal(t, http.StatusOK, ask(h, "GET", "/?format=json", "").Code)
+		close(w.reads)
+	})
+}
+
+// A request for very many hosts must not be a way to use up the memory.
+func TestJSONOfManyHostsTakesLittleMemory(t *testing.T) {
+	s := pooly.NewService("many", &pooly.ServiceConfig{PrespawnConns: -1})
+	defer s.Close()
+	addresses := make([]string, 10_000)
+	for i := range addresses {
+		addresses[i] = fmt.Sprintf("10.0.%d.%d:80", i/256, i%256)
+	}
+	s.SetHosts(addresses...)
+	h := Handler(s)
+	ask(h, "GET", "/", "") // computes the scores
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	ask(h, "GET", "/?format=json", "")
+	runtime.ReadMemStats(&after)
+	perHost := (after.TotalAlloc - before.TotalAlloc) / uint64(len(addresses))
+	require.Less(t, perHost, uint64(3000), "bytes; the race detector takes half of them")
 }
 
 func ExampleHandler() {

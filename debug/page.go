@@ -60,17 +60,20 @@ var columns = []column{
 }
 
 // writePage writes the page, or the part of it that a refresh replaces.
-func writePage(w io.Writer, fragment bool, nonce, sort string, s state) error {
-	p := page{Nonce: nonce, Sort: sort, CSS: pageCSS, JS: pageJS, Time: s.Time}
-	for _, from := range s.Services {
-		to := section{service: from, Sort: sort, Total: len(from.Hosts), Columns: columns}
-		for _, h := range from.Hosts {
+func writePage(w io.Writer, fragment bool, nonce, sort string, r reading) error {
+	p := page{Nonce: nonce, Sort: sort, CSS: pageCSS, JS: pageJS, Time: r.time}
+	for i := range r.services {
+		from := &r.services[i]
+		to := section{Sort: sort, Total: len(from.hosts), Columns: columns}
+		to.head = from.head()
+		for _, h := range from.hosts {
 			if h.Ejected {
 				to.Ejected++
 			}
 		}
-		if to.Hidden = len(from.Hosts) - pageLimit; to.Hidden > 0 {
-			to.Hosts = from.Hosts[:pageLimit]
+		to.Hidden = max(0, to.Total-pageLimit)
+		for _, h := range from.hosts[:to.Total-to.Hidden] {
+			to.Hosts = append(to.Hosts, *from.host(h))
 		}
 		p.Services = append(p.Services, to)
 	}
@@ -90,7 +93,12 @@ func (p pool) MeanWait() float64 {
 }
 
 // Picked returns the share of the picks, 0 if the strategy cannot tell.
-func (h host) Picked() float64 { return max(0, h.share()) }
+func (h host) Picked() float64 {
+	if h.Share == nil {
+		return 0
+	}
+	return *h.Share
+}
 
 // count writes a whole number, 1234567 as 1 234 567, with narrow spaces that do not break.
 func count(n any) string {
@@ -142,18 +150,18 @@ func grade(score float64) string {
 // sparkWidth and sparkHeight are of the drawing, in which a slot is two wide.
 const sparkWidth, sparkHeight = 120, 24
 
-// spark returns the path of a history: the newest slot at the right edge, gaps where nothing was released, and a dot
-// for a slot between two gaps.
-func spark(history []*float64) string {
+// spark returns the path of a history, with the newest slot at the right edge. Where nothing was
+// released there is a gap, and a slot between two gaps is a dot.
+func spark(h history) string {
 	var b strings.Builder
 	pen := "M"
-	for i, v := range history {
-		if v == nil {
+	for i, v := range h {
+		if v != v { // NaN
 			pen = "M"
 			continue
 		}
-		x := sparkWidth - 1 - 2*(len(history)-1-i)
-		y := 2 + (sparkHeight-4)*(1-*v)
+		x := sparkWidth - 1 - 2*(len(h)-1-i)
+		y := 2 + (sparkHeight-4)*(1-v)
 		fmt.Fprintf(&b, "%s%d %.1f", pen, x, y)
 		if pen == "M" {
 			b.WriteString("h0") // a line of no length is a dot, with round ends

@@ -1,11 +1,12 @@
-// Package dns finds the hosts of a pooly.Service by DNS: by the address records of a name, or by SRV records.
+// Package dns finds the hosts of a pooly.Service by DNS: by the address records of a name, or by
+// SRV records.
 //
 //	err := s.Follow(ctx, dns.NewHost("cache.internal:11211", nil))
 //	err := s.Follow(ctx, dns.NewSRV("memcached", "tcp", "internal", nil))
 //
-// The name is looked up anew every Interval. While lookups fail the last good answer stands, and a name that has
-// vanished counts as a failure too unless the Config says otherwise: better hosts of yesterday, which the service
-// ejects if they are gone, than none.
+// The name is looked up anew every Interval. While lookups fail, the last good answer stands: the
+// hosts of yesterday are better than none, and the service ejects those that are gone. A name that
+// has vanished is a failure, too, unless the Config says otherwise.
 package dns
 
 import (
@@ -31,30 +32,41 @@ const (
 )
 
 const (
-	jitter    = 0.2         // the share of a pause that may be cut off at random, so that clients do not ask in step
-	retryBase = time.Second // the pause after a failed lookup, doubled by each further one up to the interval
+	// jitter is the share of a pause that may be cut off at random, so that clients do not ask in
+	// step.
+	jitter = 0.2
+
+	// retryBase is the pause after a failed lookup. Each further failure doubles it, up to the
+	// interval.
+	retryBase = time.Second
+
+	// minInterval keeps an Interval whose unit was forgotten from flooding the name server.
+	minInterval = 10 * time.Millisecond
 )
 
 // Config configures a Resolver. The zero value of each field stands for its default.
 type Config struct {
-	// Interval is the longest time between two lookups; each is up to a fifth shorter, at random. The standard
-	// library tells no TTL, so choose one not far below that of the records. After a failure the next lookup comes
-	// sooner: after 1 s, 2 s, 4 s and so on, up to Interval. Default 30 s.
+	// Interval is the longest time between two lookups. Each time is up to a fifth shorter, at
+	// random. The standard library does not tell the TTL of records, so choose an interval not far
+	// below it. After a failure the next lookup comes sooner: after 1 s, 2 s, 4 s and so on, up to
+	// Interval. Default 30 s. An interval below 10 ms is taken for 10 ms.
 	Interval time.Duration
 
-	// Timeout bounds one lookup, with all tries of the net.Resolver. One that is given up may keep a goroutine of
-	// package net busy for some seconds more. Default 5 s.
+	// Timeout bounds one lookup, with all tries of the net.Resolver. A lookup that is given up may
+	// keep a goroutine of package net busy for some seconds more. Default 5 s.
 	Timeout time.Duration
 
-	// Network is "ip4" or "ip6" for addresses of one family only. It is for NewHost. Default "ip": both.
+	// Network is "ip4" or "ip6" for addresses of one family only. NewSRV does not use it. Default
+	// "ip": both.
 	Network string
 
-	// AllPriorities takes the SRV records of every priority. Default: only those of the best one at hand, since
-	// the strategy would send the others their share of the traffic and not keep them as spares.
+	// AllPriorities takes the SRV records of every priority. Default: only those of the best one in
+	// the answer. The strategy would not keep the others as spares, but send them their share of
+	// the traffic.
 	AllPriorities bool
 
-	// AllowEmpty has the service lose all its hosts when the server says that the name, or a record of the type,
-	// does not exist. Default: that is a failure, and the last good answer stands.
+	// AllowEmpty has the service lose all its hosts when the server says that the name, or a record
+	// of the type, does not exist. Default: that is a failure, and the last good answer stands.
 	AllowEmpty bool
 
 	// Resolver asks the servers. Default net.DefaultResolver.
@@ -67,9 +79,10 @@ func (c *Config) withDefaults() Config {
 		d = *c
 	}
 	if d.Interval < 0 || d.Timeout < 0 {
-		panic(fmt.Errorf("%w: dns: Interval %v or Timeout %v is negative", pooly.ErrInvalidArg, d.Interval, d.Timeout))
+		panic(fmt.Errorf("%w: dns: Interval %v or Timeout %v is negative",
+			pooly.ErrInvalidArg, d.Interval, d.Timeout))
 	}
-	d.Interval = cmp.Or(d.Interval, DefaultInterval)
+	d.Interval = max(cmp.Or(d.Interval, DefaultInterval), minInterval)
 	d.Timeout = cmp.Or(d.Timeout, DefaultTimeout)
 	d.Network = cmp.Or(d.Network, "ip")
 	d.Resolver = cmp.Or(d.Resolver, net.DefaultResolver)
@@ -78,17 +91,20 @@ func (c *Config) withDefaults() Config {
 
 // Resolver is a pooly.Resolver. It may be used for several services at once.
 type Resolver struct {
-	config Config                                               // immutable, with its defaults filled in
-	lookup func(ctx context.Context) (list []string, err error) // immutable
+	// Both are immutable. The config has its defaults filled in.
+	config Config
+	lookup func(ctx context.Context) (list []string, err error)
 }
 
 var _ pooly.Resolver = (*Resolver)(nil)
 
-// NewHost returns a resolver that finds one host for each address record (A and AAAA) of a name. address is
-// name:port, as for net.Dial; the hosts are ip:port. So TLS needs a ServerName in its tls.Config, since a
-// certificate seldom names the IP. A nil config means every default.
+// NewHost returns a resolver that finds one host for each address record (A and AAAA) of a name. A
+// nil config means every default.
 //
-// It panics if address has no port or the config has an impossible value.
+// The address is name:port, as for net.Dial; the hosts are ip:port. A certificate seldom names the
+// IP, so TLS needs a ServerName in its tls.Config.
+//
+// NewHost panics if address has no port or the config has an impossible value.
 func NewHost(address string, config *Config) *Resolver {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -106,25 +122,28 @@ func NewHost(address string, config *Config) *Resolver {
 	return r
 }
 
-// NewSRV returns a resolver that finds one host for each SRV record of _service._proto.name, or of name itself if
-// service and proto are empty. The hosts are target:port, so that a certificate for the target's name is good for
-// TLS, and the driver looks the target up when it dials. Weights are not regarded: the strategy learns what each
-// host can bear. A nil config means every default.
+// NewSRV returns a resolver that finds one host for each SRV record of _service._proto.name, or of
+// name itself if service and proto are empty. A nil config means every default.
 //
-// It panics if the config has an impossible value.
+// The hosts are target:port. The driver looks the target up when it dials, and a certificate for
+// the target's name is good for TLS. The weights of records are not used: the strategy learns what
+// each host can bear.
+//
+// NewSRV panics if the config has an impossible value.
 func NewSRV(service, proto, name string, config *Config) *Resolver {
 	r := &Resolver{config: config.withDefaults()}
 	r.lookup = func(ctx context.Context) ([]string, error) {
 		_, records, err := r.config.Resolver.LookupSRV(ctx, service, proto, name)
 		if len(records) > 0 {
-			err = nil // it says that some other records were malformed
+			err = nil // it says that some other records are malformed
 		}
 		var list []string
 		for _, record := range records { // the best priority first
 			if record.Priority != records[0].Priority && !r.config.AllPriorities {
 				break
 			}
-			if target := strings.TrimSuffix(record.Target, "."); target != "" { // RFC 2782: "." means no service
+			// RFC 2782: the target "." means that the service is not there.
+			if target := strings.TrimSuffix(record.Target, "."); target != "" {
 				list = append(list, net.JoinHostPort(target, strconv.Itoa(int(record.Port))))
 			}
 		}

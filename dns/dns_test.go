@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// What is found in real records is shown against a real DNS server, in the module integration; here is when it is
-// looked for, in virtual time.
+// What is found in real records is tested against a real DNS server, in the module integration.
+// Here it is tested when lookups are made, in virtual time.
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
@@ -148,6 +148,20 @@ func TestFailuresAreTriedAgainNoLaterThanTheInterval(t *testing.T) {
 		}
 		at := z.lookups()
 		require.LessOrEqual(t, at[9].Sub(at[0]), 900*time.Millisecond)
+	})
+}
+
+// An interval without a unit is in nanoseconds, and must not flood the name server.
+func TestIntervalWithoutAUnitDoesNotFloodTheNameServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, err := range []error{nil, errServfail} {
+			z := &zone{list: []string{"a:1"}, err: err}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			for range z.resolver(Config{Interval: 30}).Watch(ctx) {
+			}
+			require.Less(t, len(z.lookups()), 130)
+		}
 	})
 }
 

@@ -1,5 +1,6 @@
-// Package etcd finds the hosts of a pooly.Service by the keys under a prefix in etcd, and hears of each change as
-// soon as etcd does. It is a module of its own, so that pooly does not need etcd's client.
+// Package etcd finds the hosts of a pooly.Service by the keys under a prefix in etcd. It hears of
+// each change as soon as etcd does. It is a module of its own, so that pooly does not need etcd's
+// client.
 //
 //	client, err := clientv3.New(clientv3.Config{
 //		Endpoints:         []string{"127.0.0.1:2379"},
@@ -8,8 +9,9 @@
 //	...
 //	err = s.Follow(ctx, etcd.NewPrefix(client, "services/cache/", nil))
 //
-// Hosts register themselves with a key each, bound to a lease that they keep alive, such as by
-// etcdctl put services/cache/1 10.0.0.1:11211 --lease=... or through etcd's package naming/endpoints.
+// Each host registers itself with a key, bound to a lease that the host keeps alive. It may do so
+// by etcdctl put services/cache/1 10.0.0.1:11211 --lease=... or by etcd's package
+// naming/endpoints.
 package etcd
 
 import (
@@ -32,8 +34,8 @@ import (
 // DefaultTimeout is how long one read of the prefix may take.
 const DefaultTimeout = 5 * time.Second
 
-// The pauses after a failure: 1 s, then each twice as long as the last up to 30 s, and each shortened by up to a fifth
-// at random. A change that a working watch tells of waits for none.
+// The pauses after a failure: 1 s, then each twice as long as the last, up to 30 s. Up to a fifth
+// is cut off at random. A change that a working watch tells of does not wait.
 const (
 	retryBase = time.Second
 	retryCap  = 30 * time.Second
@@ -45,17 +47,21 @@ type Config struct {
 	// Timeout bounds one read of the prefix. Default 5 s.
 	Timeout time.Duration
 
-	// Address makes an address of a key, whose prefix is cut off, and its value. "" leaves the key out. The default is
-	// [Address].
+	// Address makes an address of a key, whose prefix is cut off, and its value. "" leaves the key
+	// out. So does a panic, which is also reported as a failure. The default is [Address].
 	Address func(key, value string) string
 
-	// AllowEmpty has the service lose all its hosts when no key is left. Default: that is a failure, and the last
-	// good answer stands, since when all leases run out at once it is etcd or the way to it that failed.
+	// AllowEmpty has the service lose all its hosts when no key is left. Default: that is a
+	// failure, and the last good answer stands. If all leases run out at once, the fault is more
+	// likely with etcd or the way to it.
 	AllowEmpty bool
 }
 
-// Address is the default way to make an address of a key and its value: the value, or its field Addr if it is a
-// JSON object, as etcd's package naming/endpoints writes it; or the key if the value is empty.
+// Address is the default way to make an address of a key and its value:
+//   - the field Addr of a value that is a JSON object, as etcd's package naming/endpoints
+//     writes it;
+//   - any other value as it is;
+//   - the key if the value is empty.
 func Address(key, value string) string {
 	value = strings.TrimSpace(value)
 	if strings.HasPrefix(value, "{") {
@@ -77,10 +83,11 @@ type Resolver struct {
 
 var _ pooly.Resolver = (*Resolver)(nil)
 
-// NewPrefix returns a resolver that finds one host for each key that begins with prefix. A nil config means every
-// default. The client must not be closed before the services that follow the resolver.
+// NewPrefix returns a resolver that finds one host for each key that begins with prefix. A nil
+// config means every default. Close the services that follow the resolver before the client.
 //
-// It panics if client is nil, prefix is empty (which would be every key there is), or Timeout is negative.
+// NewPrefix panics if client is nil, Timeout is negative, or prefix is empty, which would be every
+// key in etcd.
 func NewPrefix(client *clientv3.Client, prefix string, config *Config) *Resolver {
 	r := &Resolver{client: client, prefix: prefix}
 	if config != nil {
@@ -101,9 +108,9 @@ func NewPrefix(client *clientv3.Client, prefix string, config *Config) *Resolver
 	return r
 }
 
-// Watch implements pooly.Resolver. It reads the prefix, and then hears of changes. The client resumes a watch by
-// itself when it has to go to another member; where that is not possible, because the history since was compacted
-// or the member has no leader, the prefix is read anew.
+// Watch implements pooly.Resolver. It reads the prefix, and then hears of changes. The client
+// resumes the watch by itself when it has to go to another member. If it cannot, because the
+// history was compacted or the member has no leader, Watch reads the prefix anew.
 func (r *Resolver) Watch(ctx context.Context) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
 		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
@@ -140,10 +147,15 @@ type hosts struct {
 	yield    func([]string, error) bool
 	retry    time.Duration // the longest pause after the next failure
 	byKey    map[string]string
-	last     []string // of which the consumer was told; nil: nothing yet
+	odd      map[string]error // the keys for which Config.Address panicked
+	reports  []error          // panics that the consumer has not been told of
+
+	told   bool     // the consumer has had an answer, which was:
+	last   []string // this list,
+	failed bool     // as a failure
 }
 
-// follow reads the prefix and then watches it from there on. It returns why it cannot go on.
+// follow reads the prefix, watches it from there on, and returns why it cannot go on.
 func (h *hosts) follow(ctx context.Context) error {
 	r := h.resolver
 	read, cancel := context.WithTimeout(ctx, r.config.Timeout)
@@ -153,7 +165,7 @@ func (h *hosts) follow(ctx context.Context) error {
 		return err
 	}
 	h.retry = retryBase
-	h.byKey = make(map[string]string, len(now.Kvs))
+	h.byKey, h.odd = make(map[string]string, len(now.Kvs)), make(map[string]error)
 	for _, kv := range now.Kvs {
 		h.put(string(kv.Key), string(kv.Value))
 	}
@@ -169,6 +181,7 @@ func (h *hosts) follow(ctx context.Context) error {
 		for _, e := range changes.Events {
 			if e.Type == clientv3.EventTypeDelete {
 				delete(h.byKey, string(e.Kv.Key))
+				delete(h.odd, string(e.Kv.Key))
 			} else {
 				h.put(string(e.Kv.Key), string(e.Kv.Value))
 			}
@@ -181,12 +194,30 @@ func (h *hosts) follow(ctx context.Context) error {
 }
 
 func (h *hosts) put(key, value string) {
-	h.byKey[key] = h.resolver.config.Address(strings.TrimPrefix(key, h.resolver.prefix), value)
+	delete(h.odd, key)
+	address, err := h.address(key, value)
+	if err != nil {
+		h.odd[key] = err
+		h.reports = append(h.reports, err)
+	}
+	h.byKey[key] = address
 }
 
-// answer yields the addresses if they are others than before. An empty list that is not allowed is a failure, of
-// which the watch will tell when it is over.
+// address calls Config.Address. One odd value must not hide all other keys, so a panic ends here.
+func (h *hosts) address(key, value string) (address string, err error) {
+	r := h.resolver
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("etcd: Config.Address panicked on key %q with value %q: %v", key, value, v)
+		}
+	}()
+	return r.config.Address(strings.TrimPrefix(key, r.prefix), value), nil
+}
+
+// answer yields the addresses if they are others than before, and then the new reports. An empty
+// list that is not allowed is a failure; the watch will tell when that is over.
 func (h *hosts) answer() error {
+	r := h.resolver
 	list := []string{}
 	for _, address := range h.byKey {
 		if address != "" {
@@ -195,17 +226,23 @@ func (h *hosts) answer() error {
 	}
 	slices.Sort(list)
 	list = slices.Compact(list)
-	if h.last != nil && slices.Equal(list, h.last) {
-		return nil
+	failed := len(list) == 0 && (!r.config.AllowEmpty || len(h.odd) > 0)
+	if !h.told || failed != h.failed || !slices.Equal(list, h.last) {
+		h.told, h.failed, h.last = true, failed, list
+		var err error
+		if failed {
+			err = fmt.Errorf("etcd: prefix %s: %w", r.prefix, errNoKey)
+		}
+		if !h.yield(slices.Clone(list), err) {
+			return errStopped
+		}
 	}
-	h.last = list
-	var err error
-	if len(list) == 0 && !h.resolver.config.AllowEmpty {
-		err = fmt.Errorf("etcd: prefix %s: %w", h.resolver.prefix, errNoKey)
+	for _, err := range h.reports {
+		if !h.yield(nil, err) {
+			return errStopped
+		}
 	}
-	if !h.yield(slices.Clone(list), err) {
-		return errStopped
-	}
+	h.reports = nil
 	return nil
 }
 

@@ -191,6 +191,53 @@ func TestNoKeyLeftIsAFailureUnlessAllowed(t *testing.T) {
 	requireNext(t, lenient, "a:1")
 }
 
+// picky panics for a value that it does not expect.
+func picky(_, value string) string {
+	if value == "odd" {
+		panic("what is this")
+	}
+	return value
+}
+
+// One odd value must neither hide the other hosts nor end discovery.
+func TestAKeyWhoseAddressPanicsIsLeftOutAndReported(t *testing.T) {
+	c := connect(t, startServer(t).client)
+	put(t, c, "1", "a:1")
+	put(t, c, "2", "odd")
+	next := watch(t, etcd.NewPrefix(c, prefix, &etcd.Config{Address: picky}))
+	requireReport := func() {
+		t.Helper()
+		_, err := next()
+		require.ErrorContains(t, err, `panicked on key "services/cache/2" with value "odd": what is this`)
+	}
+	requireNext(t, next, "a:1")
+	requireReport()
+	put(t, c, "3", "c:1")
+	requireNext(t, next, "a:1", "c:1")
+	put(t, c, "2", "b:1")
+	requireNext(t, next, "a:1", "b:1", "c:1")
+	put(t, c, "2", "odd")
+	requireNext(t, next, "a:1", "c:1")
+	requireReport()
+}
+
+// That no key makes sense does not say that there are no hosts.
+func TestHostsStayWhenEachAddressPanics(t *testing.T) {
+	c := connect(t, startServer(t).client)
+	put(t, c, "1", "a:1")
+	next := watch(t, etcd.NewPrefix(c, prefix, &etcd.Config{Address: picky, AllowEmpty: true}))
+	requireNext(t, next, "a:1")
+	put(t, c, "1", "odd")
+	_, err := next()
+	require.ErrorContains(t, err, "no key has an address")
+	_, err = next()
+	require.ErrorContains(t, err, "panicked")
+	remove(t, c, "1")
+	list, err := next()
+	require.NoError(t, err, "now there are none")
+	require.Empty(t, list)
+}
+
 func TestTheServiceFollowsThroughARestart(t *testing.T) {
 	e := startServer(t)
 	c := connect(t, e.client)
@@ -217,7 +264,8 @@ func TestFollowSaysThatEtcdCannotBeReached(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// While the way to etcd is cut, keys change and the history is compacted: the watch cannot be resumed where it was.
+// While the way to etcd is cut, keys change and the history is compacted: the watch cannot be
+// resumed where it was.
 func TestChangesThatWereCompactedBeforeTheWatchCameBackAreSeen(t *testing.T) {
 	e := startServer(t)
 	direct := connect(t, e.client)

@@ -4,29 +4,40 @@
 //	…
 //	defer registration.Unregister()
 //
-// The instruments are observable: they read Service.Stats when the SDK collects, so they cost GetConn nothing. They have
-// the shape of the semantic conventions' db.client.connection.*, with pooly in the place of db, since what is pooled
-// need not be a database. Those of a service have the attribute pooly.client.connection.pool.name, its name:
+// The instruments are observable: they read Service.Stats when the SDK collects, so they cost
+// GetConn nothing. They have the shape of the semantic conventions' db.client.connection.*. In the
+// place of db is pooly, since what is pooled need not be a database.
 //
-//	pooly.client.connection.count            {connection}  up-down  by pooly.client.connection.state: used, idle
-//	pooly.client.connection.pending_requests {request}     up-down  callers that wait because no host has room
+// Bytes of names and addresses that are not UTF-8 are written as \xNN, since exporters take UTF-8
+// only.
+//
+// The instruments of Register have the attribute pooly.client.connection.pool.name, the name of the
+// service. The columns are name, unit, kind and meaning:
+//
+//	pooly.client.connection.count            {connection}  up-down  connections, by state
+//	pooly.client.connection.pending_requests {request}     up-down  callers waiting for room
 //	pooly.client.connection.dialing          {connection}  up-down  dials in flight
 //	pooly.client.connection.gets             {lease}       counter  leases handed out
 //	pooly.client.connection.releases         {lease}       counter  leases released
-//	pooly.client.connection.get_failures     {call}        counter  GetConn calls that returned an error
-//	pooly.client.connection.dials            {dial}        counter  dials that ended, the failed ones included
+//	pooly.client.connection.get_failures     {call}        counter  GetConn calls that failed
+//	pooly.client.connection.dials            {dial}        counter  dials that ended, also failed
 //	pooly.client.connection.dial_failures    {dial}        counter  dials that failed
-//	pooly.client.connection.waits            {wait}        counter  times a caller found no idle connection and waited
-//	pooly.client.connection.waited           s             counter  how long callers waited, together
-//	pooly.client.host.count                  {host}        up-down  hosts in use, by pooly.client.host.state: up, ejected
-//	pooly.client.host.registered             {host}        up-down  hosts registered; with MaxHosts, more may be than are in use
+//	pooly.client.connection.waits            {wait}        counter  times a caller waited
+//	pooly.client.connection.waited           s             counter  how long callers waited
+//	pooly.client.host.count                  {host}        up-down  hosts in use, by state
+//	pooly.client.host.registered             {host}        up-down  hosts, also those not in use
 //
-// Those of RegisterHosts have the conventions' server.address and server.port as well:
+// The states of connections are used and idle, in pooly.client.connection.state. The states of
+// hosts are up and ejected, in pooly.client.host.state. With MaxHosts set, more hosts may be
+// registered than are in use.
+//
+// The instruments of RegisterHosts also have the conventions' server.address and server.port. An
+// address that is not exactly host:port is the server.address as a whole:
 //
 //	pooly.client.host.score                  1             gauge    the score, in [0, 1]
-//	pooly.client.host.ejected                1             gauge    1 while the host is ejected, else 0
-//	pooly.client.host.ejections              {ejection}    counter  how often the host was ejected
-//	pooly.client.host.connection.count       {connection}  up-down  by pooly.client.connection.state: used, idle
+//	pooly.client.host.ejected                1             gauge    1 while it is ejected, else 0
+//	pooly.client.host.ejections              {ejection}    counter  how often it was ejected
+//	pooly.client.host.connection.count       {connection}  up-down  connections, by state
 //	pooly.client.host.gets                   {lease}       counter
 //	pooly.client.host.dials                  {dial}        counter
 //	pooly.client.host.dial_failures          {dial}        counter
@@ -40,6 +51,7 @@ import (
 	"strconv"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/internal/validutf8"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
@@ -61,59 +73,72 @@ type instruments struct {
 }
 
 func (i *instruments) counter(name, unit, description string) metric.Int64Observable {
-	c, err := i.meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(description))
+	c, err := i.meter.Int64ObservableCounter(name,
+		metric.WithUnit(unit), metric.WithDescription(description))
 	i.all, i.err = append(i.all, c), errors.Join(i.err, err)
 	return c
 }
 
 func (i *instruments) seconds(name, description string) metric.Float64Observable {
-	c, err := i.meter.Float64ObservableCounter(name, metric.WithUnit("s"), metric.WithDescription(description))
+	c, err := i.meter.Float64ObservableCounter(name,
+		metric.WithUnit("s"), metric.WithDescription(description))
 	i.all, i.err = append(i.all, c), errors.Join(i.err, err)
 	return c
 }
 
 func (i *instruments) upDown(name, unit, description string) metric.Int64Observable {
-	c, err := i.meter.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithDescription(description))
+	c, err := i.meter.Int64ObservableUpDownCounter(name,
+		metric.WithUnit(unit), metric.WithDescription(description))
 	i.all, i.err = append(i.all, c), errors.Join(i.err, err)
 	return c
 }
 
 func (i *instruments) gauge(name, description string) metric.Float64Observable {
-	c, err := i.meter.Float64ObservableGauge(name, metric.WithUnit("1"), metric.WithDescription(description))
+	c, err := i.meter.Float64ObservableGauge(name,
+		metric.WithUnit("1"), metric.WithDescription(description))
 	i.all, i.err = append(i.all, c), errors.Join(i.err, err)
 	return c
 }
 
-// Register reports the services' figures to a meter, until the registration is unregistered. Services of the same name
-// cannot be told apart.
+// Register reports the services' figures to a meter, until the registration is unregistered. Two
+// services of the same name cannot be told apart.
 func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registration, error) {
 	services = slices.Clone(services)
 	i := &instruments{meter: meter}
 	conns := i.upDown("pooly.client.connection.count", "{connection}", "Connections, by state.")
-	pending := i.upDown("pooly.client.connection.pending_requests", "{request}", "Callers that wait because no host has room.")
+	pending := i.upDown("pooly.client.connection.pending_requests", "{request}",
+		"Callers that wait because no host has room.")
 	dialing := i.upDown("pooly.client.connection.dialing", "{connection}", "Dials in flight.")
 	gets := i.counter("pooly.client.connection.gets", "{lease}", "Leases handed out.")
 	releases := i.counter("pooly.client.connection.releases", "{lease}", "Leases released.")
-	getFailures := i.counter("pooly.client.connection.get_failures", "{call}", "GetConn calls that returned an error.")
-	dials := i.counter("pooly.client.connection.dials", "{dial}", "Dials that ended, the failed ones included.")
-	dialFailures := i.counter("pooly.client.connection.dial_failures", "{dial}", "Dials that failed.")
-	waits := i.counter("pooly.client.connection.waits", "{wait}", "Times a caller found no idle connection and waited.")
+	getFailures := i.counter("pooly.client.connection.get_failures", "{call}",
+		"GetConn calls that returned an error.")
+	dials := i.counter("pooly.client.connection.dials", "{dial}",
+		"Dials that ended, the failed ones included.")
+	dialFailures := i.counter("pooly.client.connection.dial_failures", "{dial}",
+		"Dials that failed.")
+	waits := i.counter("pooly.client.connection.waits", "{wait}",
+		"Times a caller found no idle connection and waited.")
 	waited := i.seconds("pooly.client.connection.waited", "How long callers waited, together.")
 	hosts := i.upDown("pooly.client.host.count", "{host}", "Hosts in use, by state.")
-	registered := i.upDown("pooly.client.host.registered", "{host}", "Hosts registered; with MaxHosts set, that may be more than are in use.")
+	registered := i.upDown("pooly.client.host.registered", "{host}",
+		"Hosts registered; with MaxHosts set, that may be more than are in use.")
 	if i.err != nil {
 		return nil, i.err
 	}
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, s := range services {
-			stats, name := s.Stats(), poolName.String(s.Name())
+			stats, name := s.Stats(), nameOf(s)
 			service := metric.WithAttributes(name)
 			ejected := int64(0)
 			for _, h := range stats.Hosts {
 				ejected += truth(h.Ejected)
 			}
-			o.ObserveInt64(conns, int64(stats.InUse), metric.WithAttributes(name, connState.String("used")))
-			o.ObserveInt64(conns, int64(stats.Idle), metric.WithAttributes(name, connState.String("idle")))
+			state := func(s attribute.KeyValue) metric.MeasurementOption {
+				return metric.WithAttributes(name, s)
+			}
+			o.ObserveInt64(conns, int64(stats.InUse), state(connState.String("used")))
+			o.ObserveInt64(conns, int64(stats.Idle), state(connState.String("idle")))
 			o.ObserveInt64(pending, int64(stats.Waiting), service)
 			o.ObserveInt64(dialing, int64(stats.Dialing), service)
 			o.ObserveInt64(gets, int64(stats.Gets), service)
@@ -123,25 +148,32 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 			o.ObserveInt64(dialFailures, int64(stats.Failures), service)
 			o.ObserveInt64(waits, int64(stats.Waits), service)
 			o.ObserveFloat64(waited, stats.WaitDuration.Seconds(), service)
-			o.ObserveInt64(hosts, int64(len(stats.Hosts))-ejected, metric.WithAttributes(name, hostState.String("up")))
+			up := int64(len(stats.Hosts)) - ejected
+			o.ObserveInt64(hosts, up, state(hostState.String("up")))
+			o.ObserveInt64(hosts, ejected, state(hostState.String("ejected")))
 			o.ObserveInt64(registered, int64(stats.Registered), service)
-			o.ObserveInt64(hosts, ejected, metric.WithAttributes(name, hostState.String("ejected")))
 		}
 		return nil
 	}, i.all...)
 }
 
-// RegisterHosts reports the figures of each host of the services: eight series for each address, so it is for hosts that
-// are few or stay. SDKs drop what goes beyond their limit, 2,000 attribute sets per instrument by default.
+// RegisterHosts reports the figures of each host of the services. That is eight series for each
+// address, so it is for hosts that are few or stay. SDKs drop what goes beyond their limit, by
+// default 2,000 attribute sets per instrument.
 func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Registration, error) {
 	services = slices.Clone(services)
 	i := &instruments{meter: meter}
-	score := i.gauge("pooly.client.host.score", "The host's score as the strategy sees it, in [0, 1].")
-	ejected := i.gauge("pooly.client.host.ejected", "1 while the host takes no traffic because it failed, else 0.")
-	ejections := i.counter("pooly.client.host.ejections", "{ejection}", "How often the host was ejected.")
-	conns := i.upDown("pooly.client.host.connection.count", "{connection}", "Connections of the host, by state.")
+	score := i.gauge("pooly.client.host.score",
+		"The host's score as the strategy sees it, in [0, 1].")
+	ejected := i.gauge("pooly.client.host.ejected",
+		"1 while the host takes no traffic because it failed, else 0.")
+	ejections := i.counter("pooly.client.host.ejections", "{ejection}",
+		"How often the host was ejected.")
+	conns := i.upDown("pooly.client.host.connection.count", "{connection}",
+		"Connections of the host, by state.")
 	gets := i.counter("pooly.client.host.gets", "{lease}", "Leases handed out.")
-	dials := i.counter("pooly.client.host.dials", "{dial}", "Dials that ended, the failed ones included.")
+	dials := i.counter("pooly.client.host.dials", "{dial}",
+		"Dials that ended, the failed ones included.")
 	dialFailures := i.counter("pooly.client.host.dial_failures", "{dial}", "Dials that failed.")
 	if i.err != nil {
 		return nil, i.err
@@ -149,7 +181,7 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, s := range services {
 			for _, h := range s.Stats().Hosts {
-				attributes := append(server(h.Address), poolName.String(s.Name()))
+				attributes := append(server(h.Address), nameOf(s))
 				host := metric.WithAttributes(attributes...)
 				state := func(name string) metric.MeasurementOption {
 					return metric.WithAttributes(append(slices.Clone(attributes), connState.String(name))...)
@@ -168,15 +200,24 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 	}, i.all...)
 }
 
-// server returns the attributes of an address: host and port where it has these, else all of it as the address.
+func nameOf(s *pooly.Service) attribute.KeyValue {
+	return poolName.String(validutf8.Escape(s.Name()))
+}
+
+// server returns the attributes of an address: its host and port if it is exactly these, else all
+// of it as the address. So no two addresses have the same attributes, as a:80, a:080 and [a]:80
+// would.
 func server(address string) []attribute.KeyValue {
 	host, port, err := net.SplitHostPort(address)
 	if err == nil {
-		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-			return []attribute.KeyValue{serverAddress.String(host), serverPort.Int(int(n))}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err == nil && net.JoinHostPort(host, strconv.FormatUint(n, 10)) == address {
+			return []attribute.KeyValue{
+				serverAddress.String(validutf8.Escape(host)), serverPort.Int(int(n)),
+			}
 		}
 	}
-	return []attribute.KeyValue{serverAddress.String(address)}
+	return []attribute.KeyValue{serverAddress.String(validutf8.Escape(address))}
 }
 
 func truth(b bool) int64 {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"unicode/utf8"
 
 	"github.com/3XX0/pooly"
 	poolyotel "github.com/3XX0/pooly/otel"
@@ -217,4 +218,68 @@ func TestInstrumentsOfAServiceAtWork(t *testing.T) {
 	require.EqualValues(t, 2000, gets(), "removed hosts included")
 	require.NoError(t, s.Close())
 	require.EqualValues(t, 2000, gets(), "closed, too")
+}
+
+// The exporter's protocol takes UTF-8 only. One other string would stop the export of the whole
+// process.
+func TestAddressThatIsNotUTF8DoesNotStopTheExport(t *testing.T) {
+	reader := sdk.NewManualReader()
+	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+	services := []*pooly.Service{
+		newService(t, "orders\xff", "a\xff:80", "a\xfe:80", `a\xff:80`, "\xff", "\xfe"),
+		newService(t, "orders\xfe", "a:80"),
+	}
+	_, err := poolyotel.Register(meter, services...)
+	require.NoError(t, err)
+	_, err = poolyotel.RegisterHosts(meter, services...)
+	require.NoError(t, err)
+	found := collect(t, reader)
+	require.Len(t, sets(t, found["pooly.client.connection.gets"]), 2, "as many as services")
+	require.Len(t, sets(t, found["pooly.client.host.gets"]), 6, "as many as hosts")
+	require.Contains(t, sets(t, found["pooly.client.host.gets"]), attribute.NewSet(
+		attribute.String("pooly.client.connection.pool.name", `orders\xff`),
+		semconv.ServerAddress(`a\xff`), semconv.ServerPort(80)))
+	for _, m := range found {
+		sets(t, m)
+	}
+}
+
+func TestAddressesThatAreAlikeHaveSeriesOfTheirOwn(t *testing.T) {
+	reader := sdk.NewManualReader()
+	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+	addresses := []string{"a:80", "a:080", "[a]:80", "a:http", "a", "[::1]:80", ":80", "", "a:99999"}
+	_, err := poolyotel.RegisterHosts(meter, newService(t, "orders", addresses...))
+	require.NoError(t, err)
+	found := sets(t, collect(t, reader)["pooly.client.host.gets"])
+	require.Len(t, found, len(addresses))
+	name := attribute.String("pooly.client.connection.pool.name", "orders")
+	require.Contains(t, found, attribute.NewSet(name, semconv.ServerAddress("a"), semconv.ServerPort(80)))
+	require.Contains(t, found, attribute.NewSet(name, semconv.ServerAddress("::1"), semconv.ServerPort(80)))
+}
+
+// sets returns the attributes of each point, all of which must be UTF-8.
+func sets(t *testing.T, m metricdata.Metrics) (all []attribute.Set) {
+	t.Helper()
+	switch data := m.Data.(type) {
+	case metricdata.Sum[int64]:
+		for _, p := range data.DataPoints {
+			all = append(all, p.Attributes)
+		}
+	case metricdata.Sum[float64]:
+		for _, p := range data.DataPoints {
+			all = append(all, p.Attributes)
+		}
+	case metricdata.Gauge[float64]:
+		for _, p := range data.DataPoints {
+			all = append(all, p.Attributes)
+		}
+	default:
+		require.Fail(t, "another kind of metric", "%T", data)
+	}
+	for _, set := range all {
+		for _, a := range set.ToSlice() {
+			require.True(t, utf8.ValidString(a.Value.String()), "%s=%q", a.Key, a.Value.String())
+		}
+	}
+	return all
 }

@@ -5,51 +5,53 @@
 //		poolyprometheus.NewHostCollector(orders), // if the hosts are few
 //	)
 //
-// They are what Service.Stats says at each scrape, so they cost GetConn nothing. The metrics of a service have the label
-// service, its name:
+// They are what Service.Stats says at each scrape, so they cost GetConn nothing. Bytes of names and
+// addresses that are not UTF-8 are written as \xNN.
 //
-//	pooly_connections{state}     gauge    connections that are in_use, idle or closing, and those that are dialing
-//	pooly_hosts{state}           gauge    hosts in use that are up or ejected
-//	pooly_registered_hosts       gauge    hosts registered; with MaxHosts set, that may be more than are in use
-//	pooly_waiting_callers        gauge    callers that wait because no host has room
-//	pooly_gets_total             counter  GetConn calls that returned a connection
-//	pooly_get_failures_total     counter  GetConn calls that returned an error
-//	pooly_releases_total         counter  Release calls that ended a lease
-//	pooly_dials_total            counter  dials that ended, the failed ones included
-//	pooly_dial_failures_total    counter  dials that failed
-//	pooly_waits_total            counter  times a caller found no idle connection and waited
-//	pooly_wait_seconds_total     counter  how long callers waited, together
+// The metrics of a service have the label service, its name:
 //
-// Those of a host have the label address as well:
+//	pooly_connections{state}      gauge    connections: in_use, idle, closing, and dialing
+//	pooly_hosts{state}            gauge    hosts in use: up, ejected
+//	pooly_registered_hosts        gauge    hosts; with MaxHosts set, also those not in use
+//	pooly_waiting_callers         gauge    callers that wait because no host has room
+//	pooly_gets_total              counter  GetConn calls that returned a connection
+//	pooly_get_failures_total      counter  GetConn calls that returned an error
+//	pooly_releases_total          counter  Release calls that ended a lease
+//	pooly_dials_total             counter  dials that ended, the failed ones included
+//	pooly_dial_failures_total     counter  dials that failed
+//	pooly_waits_total             counter  times a caller found no idle connection and waited
+//	pooly_wait_seconds_total      counter  how long callers waited, together
 //
-//	pooly_host_score             gauge    the score, in [0, 1]
-//	pooly_host_ejected           gauge    1 while the host is ejected, else 0
-//	pooly_host_ejections_total   counter  how often it was ejected
-//	pooly_host_next_probe_seconds gauge   how long until an ejected host is probed; 0 unless it is ejected
-//	pooly_host_latency_seconds   gauge    peak EWMA of lease times, where the strategy asks for it
-//	pooly_host_connections{state}, pooly_host_gets_total, pooly_host_releases_total, pooly_host_dials_total,
-//	pooly_host_dial_failures_total, pooly_host_waits_total, pooly_host_wait_seconds_total: as above
+// The metrics of a host have the label address as well:
+//
+//	pooly_host_score              gauge    the score, in [0, 1]
+//	pooly_host_ejected            gauge    1 while the host is ejected, else 0
+//	pooly_host_ejections_total    counter  how often the host was ejected
+//	pooly_host_next_probe_seconds gauge    how long until an ejected host is probed, else 0
+//	pooly_host_latency_seconds    gauge    peak EWMA of lease times, if the strategy asks for it
+//
+// and, with the meaning that they have for a service:
+//
+//	pooly_host_connections{state}
+//	pooly_host_gets_total
+//	pooly_host_releases_total
+//	pooly_host_dials_total
+//	pooly_host_dial_failures_total
+//	pooly_host_waits_total
+//	pooly_host_wait_seconds_total
 package poolyprometheus
 
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/internal/validutf8"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A family is a metric with all its labels' values.
-type family[T any] struct {
-	desc  *prometheus.Desc
-	kind  prometheus.ValueType
-	value func(T) float64
-	state string // the value of the label state, if there is one
-	only  func(T) bool
-}
-
-// collector reads services, and gives each thing found there, the service or its hosts, to the families.
+// collector reads services. It gives each thing found there, the service itself or one of its
+// hosts, to the families.
 type collector[T any] struct {
 	services []*pooly.Service
 	families []family[T]
@@ -57,99 +59,125 @@ type collector[T any] struct {
 	labels   func(T) []string // besides the service's name
 }
 
-// NewCollector returns a collector of the services' figures, eleven metrics for each. It panics if two services have the
-// same name, since their metrics would be the same.
+// family is a metric with all values of its labels, but of one state if it has the label state.
+type family[T any] struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(T) float64
+	state string       // "": it has no label state
+	only  func(T) bool // nil: it is there for everything
+}
+
+// NewCollector returns a collector of the services' figures, eleven metrics for each. It panics if
+// two services have the same name, since their metrics would be the same.
 func NewCollector(services ...*pooly.Service) prometheus.Collector {
-	c := &collector[pooly.ServiceStats]{
+	type stats = pooly.ServiceStats
+	b := builder[stats]{prefix: "pooly_", labels: []string{"service"}}
+	return &collector[stats]{
 		services: distinct("NewCollector", services),
-		things:   func(s pooly.ServiceStats) []pooly.ServiceStats { return []pooly.ServiceStats{s} },
-		labels:   func(pooly.ServiceStats) []string { return nil },
+		things:   func(s stats) []stats { return []stats{s} },
+		labels:   func(stats) []string { return nil },
+		families: append(
+			b.pool(func(s stats) pooly.PoolStats { return s.PoolStats }),
+			b.state("hosts", "Hosts in use, by state.", "up",
+				func(s stats) float64 { return float64(len(s.Hosts) - ejected(s)) }),
+			b.state("hosts", "Hosts in use, by state.", "ejected",
+				func(s stats) float64 { return float64(ejected(s)) }),
+			b.gauge("registered_hosts",
+				"Hosts registered; with MaxHosts set, that may be more than are in use.",
+				func(s stats) float64 { return float64(s.Registered) }),
+			b.gauge("waiting_callers", "Callers that wait because no host has room.",
+				func(s stats) float64 { return float64(s.Waiting) }),
+			b.counter("get_failures_total", "GetConn calls that returned an error.",
+				func(s stats) float64 { return float64(s.GetFailures) }),
+		),
 	}
-	pool := poolFamilies("pooly_", []string{"service"}, func(s pooly.ServiceStats) pooly.PoolStats { return s.PoolStats })
-	hosts := describe("pooly_hosts", "Hosts in use, by state.", "service", "state")
-	c.families = append(pool,
-		family[pooly.ServiceStats]{desc: hosts, kind: prometheus.GaugeValue, state: "up",
-			value: func(s pooly.ServiceStats) float64 { return float64(len(s.Hosts) - ejected(s)) }},
-		family[pooly.ServiceStats]{desc: hosts, kind: prometheus.GaugeValue, state: "ejected",
-			value: func(s pooly.ServiceStats) float64 { return float64(ejected(s)) }},
-		family[pooly.ServiceStats]{
-			desc: describe("pooly_registered_hosts", "Hosts registered; with MaxHosts set, that may be more than are in use.", "service"),
-			kind: prometheus.GaugeValue, value: func(s pooly.ServiceStats) float64 { return float64(s.Registered) }},
-		family[pooly.ServiceStats]{
-			desc: describe("pooly_waiting_callers", "Callers that wait because no host has room.", "service"), kind: prometheus.GaugeValue,
-			value: func(s pooly.ServiceStats) float64 { return float64(s.Waiting) }},
-		family[pooly.ServiceStats]{
-			desc: describe("pooly_get_failures_total", "GetConn calls that returned an error.", "service"), kind: prometheus.CounterValue,
-			value: func(s pooly.ServiceStats) float64 { return float64(s.GetFailures) }},
-	)
-	return c
 }
 
-// NewHostCollector returns a collector of the figures of each host of the services: fifteen series for each address,
-// so it is for hosts that are few or stay. It panics if two services have the same name.
+// NewHostCollector returns a collector of the figures of each host of the services. That is fifteen
+// series for each address, so it is for hosts that are few or stay. It panics if two services have
+// the same name.
 func NewHostCollector(services ...*pooly.Service) prometheus.Collector {
-	labels := []string{"service", "address"}
-	c := &collector[pooly.HostStats]{
+	type stats = pooly.HostStats
+	b := builder[stats]{prefix: "pooly_host_", labels: []string{"service", "address"}}
+	latency := b.gauge("latency_seconds", "Peak EWMA of lease times, where the strategy asks for it.",
+		func(h stats) float64 { return h.Latency.Seconds() })
+	latency.only = func(h stats) bool { return h.Latency > 0 }
+	return &collector[stats]{
 		services: distinct("NewHostCollector", services),
-		things:   func(s pooly.ServiceStats) []pooly.HostStats { return s.Hosts },
-		labels:   func(h pooly.HostStats) []string { return []string{strings.ToValidUTF8(h.Address, "\ufffd")} },
+		things:   func(s pooly.ServiceStats) []stats { return s.Hosts },
+		labels:   func(h stats) []string { return []string{validutf8.Escape(h.Address)} },
+		families: append(
+			b.pool(func(h stats) pooly.PoolStats { return h.PoolStats }),
+			b.gauge("score", "The host's score as the strategy sees it, in [0, 1].",
+				func(h stats) float64 { return h.Score }),
+			b.gauge("ejected", "1 while the host takes no traffic because it failed, else 0.",
+				func(h stats) float64 { return truth(h.Ejected) }),
+			b.gauge("next_probe_seconds",
+				"How long until an ejected host is probed; 0 unless it is ejected.",
+				func(h stats) float64 { return h.NextProbe.Seconds() }),
+			latency,
+			b.counter("ejections_total", "How often the host was ejected.",
+				func(h stats) float64 { return float64(h.Ejections) }),
+		),
 	}
-	gauge := func(name, help string, value func(pooly.HostStats) float64) family[pooly.HostStats] {
-		return family[pooly.HostStats]{desc: describe(name, help, labels...), kind: prometheus.GaugeValue, value: value}
-	}
-	latency := gauge("pooly_host_latency_seconds", "Peak EWMA of lease times, where the strategy asks for it.",
-		func(h pooly.HostStats) float64 { return h.Latency.Seconds() })
-	latency.only = func(h pooly.HostStats) bool { return h.Latency > 0 }
-	c.families = append(
-		poolFamilies("pooly_host_", labels, func(h pooly.HostStats) pooly.PoolStats { return h.PoolStats }),
-		gauge("pooly_host_score", "The host's score as the strategy sees it, in [0, 1].",
-			func(h pooly.HostStats) float64 { return h.Score }),
-		gauge("pooly_host_ejected", "1 while the host takes no traffic because it failed, else 0.",
-			func(h pooly.HostStats) float64 { return truth(h.Ejected) }),
-		gauge("pooly_host_next_probe_seconds", "How long until an ejected host is probed; 0 unless it is ejected.",
-			func(h pooly.HostStats) float64 { return h.NextProbe.Seconds() }),
-		latency,
-		family[pooly.HostStats]{
-			desc: describe("pooly_host_ejections_total", "How often the host was ejected.", labels...), kind: prometheus.CounterValue,
-			value: func(h pooly.HostStats) float64 { return float64(h.Ejections) }},
-	)
-	return c
 }
 
-// poolFamilies are what a service and a host have in common.
-func poolFamilies[T any](prefix string, labels []string, of func(T) pooly.PoolStats) []family[T] {
-	connections := describe(prefix+"connections", "Connections, by state.", append(slices.Clone(labels), "state")...)
-	state := func(name string, value func(pooly.PoolStats) int) family[T] {
-		return family[T]{desc: connections, kind: prometheus.GaugeValue, state: name,
-			value: func(t T) float64 { return float64(value(of(t))) }}
+// builder makes families whose names begin alike and that have the same labels.
+type builder[T any] struct {
+	prefix string
+	labels []string
+}
+
+func (b builder[T]) gauge(name, help string, value func(T) float64) family[T] {
+	desc := prometheus.NewDesc(b.prefix+name, help, b.labels, nil)
+	return family[T]{desc: desc, kind: prometheus.GaugeValue, value: value}
+}
+
+func (b builder[T]) counter(name, help string, value func(T) float64) family[T] {
+	desc := prometheus.NewDesc(b.prefix+name, help, b.labels, nil)
+	return family[T]{desc: desc, kind: prometheus.CounterValue, value: value}
+}
+
+func (b builder[T]) state(name, help, state string, value func(T) float64) family[T] {
+	desc := prometheus.NewDesc(b.prefix+name, help, append(slices.Clone(b.labels), "state"), nil)
+	return family[T]{desc: desc, kind: prometheus.GaugeValue, value: value, state: state}
+}
+
+// pool returns what a service and a host have in common.
+func (b builder[T]) pool(of func(T) pooly.PoolStats) []family[T] {
+	conns := func(state string, value func(pooly.PoolStats) int) family[T] {
+		return b.state("connections", "Connections, by state.", state,
+			func(t T) float64 { return float64(value(of(t))) })
 	}
-	counter := func(name, help string, value func(pooly.PoolStats) float64) family[T] {
-		return family[T]{desc: describe(prefix+name, help, labels...), kind: prometheus.CounterValue,
-			value: func(t T) float64 { return value(of(t)) }}
+	counter := func(name, help string, value func(pooly.PoolStats) uint64) family[T] {
+		return b.counter(name, help, func(t T) float64 { return float64(value(of(t))) })
 	}
+	type stats = pooly.PoolStats
 	return []family[T]{
-		state("in_use", func(p pooly.PoolStats) int { return p.InUse }),
-		state("idle", func(p pooly.PoolStats) int { return p.Idle }),
-		state("closing", func(p pooly.PoolStats) int { return p.Open - p.InUse - p.Idle }),
-		state("dialing", func(p pooly.PoolStats) int { return p.Dialing }),
-		counter("gets_total", "Leases handed out.", func(p pooly.PoolStats) float64 { return float64(p.Gets) }),
-		counter("releases_total", "Leases released.", func(p pooly.PoolStats) float64 { return float64(p.Puts) }),
-		counter("dials_total", "Dials that ended, the failed ones included.", func(p pooly.PoolStats) float64 { return float64(p.Dials) }),
-		counter("dial_failures_total", "Dials that failed.", func(p pooly.PoolStats) float64 { return float64(p.Failures) }),
-		counter("waits_total", "Times a caller found no idle connection and waited.", func(p pooly.PoolStats) float64 { return float64(p.Waits) }),
-		counter("wait_seconds_total", "How long callers waited, together.", func(p pooly.PoolStats) float64 { return p.WaitDuration.Seconds() }),
+		conns("in_use", func(s stats) int { return s.InUse }),
+		conns("idle", func(s stats) int { return s.Idle }),
+		conns("closing", func(s stats) int { return s.Open - s.InUse - s.Idle }),
+		conns("dialing", func(s stats) int { return s.Dialing }),
+		counter("gets_total", "Leases handed out.", func(s stats) uint64 { return s.Gets }),
+		counter("releases_total", "Leases released.", func(s stats) uint64 { return s.Puts }),
+		counter("dials_total", "Dials that ended, the failed ones included.",
+			func(s stats) uint64 { return s.Dials }),
+		counter("dial_failures_total", "Dials that failed.",
+			func(s stats) uint64 { return s.Failures }),
+		counter("waits_total", "Times a caller found no idle connection and waited.",
+			func(s stats) uint64 { return s.Waits }),
+		b.counter("wait_seconds_total", "How long callers waited, together.",
+			func(t T) float64 { return of(t).WaitDuration.Seconds() }),
 	}
-}
-
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, labels, nil)
 }
 
 func distinct(constructor string, services []*pooly.Service) []*pooly.Service {
 	names := make(map[string]bool)
 	for _, s := range services {
 		if names[s.Name()] {
-			panic(fmt.Errorf("%w: %s: two services are named %q", pooly.ErrInvalidArg, constructor, s.Name()))
+			panic(fmt.Errorf("%w: %s: two services are named %q",
+				pooly.ErrInvalidArg, constructor, s.Name()))
 		}
 		names[s.Name()] = true
 	}
@@ -166,17 +194,18 @@ func (c *collector[T]) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. It costs one Stats of each service.
 func (c *collector[T]) Collect(out chan<- prometheus.Metric) {
 	for _, s := range c.services {
-		name := strings.ToValidUTF8(s.Name(), "\ufffd")
+		name := validutf8.Escape(s.Name())
 		for _, t := range c.things(s.Stats()) {
 			labels := append([]string{name}, c.labels(t)...)
 			for _, f := range c.families {
-				switch {
-				case f.only != nil && !f.only(t):
-				case f.state != "":
-					out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(t), append(slices.Clone(labels), f.state)...)
-				default:
-					out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(t), labels...)
+				if f.only != nil && !f.only(t) {
+					continue
 				}
+				values := labels
+				if f.state != "" {
+					values = append(slices.Clone(labels), f.state)
+				}
+				out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(t), values...)
 			}
 		}
 	}

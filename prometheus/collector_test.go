@@ -199,6 +199,25 @@ func TestScrapeOfAServiceAtWork(t *testing.T) {
 	require.NotContains(t, families, "pooly_host_score")
 }
 
+// Prometheus takes UTF-8 only, and no series twice. Either would stop the scrape of the whole
+// process.
+func TestAddressesThatAreNotUTF8DoNotStopTheScrape(t *testing.T) {
+	services := []*pooly.Service{
+		newService(t, "orders\xff", "a\xff", "a\xfe", "a\ufffd", `a\xff`),
+		newService(t, "orders\xfe", "a"),
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(poolyprometheus.NewCollector(services...), poolyprometheus.NewHostCollector(services...))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, address := range []string{`a\xff`, `a\xfe`, "a\ufffd", `a\\xff`, "a"} {
+		require.Zero(t, value(t, families, "pooly_host_gets_total", "address", address))
+	}
+	for _, name := range []string{`orders\xff`, `orders\xfe`} {
+		require.Zero(t, value(t, families, "pooly_gets_total", "service", name))
+	}
+}
+
 func TestCollectorLatencyIsThereIfTheStrategyAsks(t *testing.T) {
 	s := pooly.NewService("orders", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: memory{}}, BanditStrategy: pooly.NewPeakEWMA(2)})
 	defer s.Close()
