@@ -1,10 +1,10 @@
-// Package pooly keeps pools of connections to the hosts of a service, and has a multi-armed bandit choose the
-// host of each call.
+// Package pooly keeps pools of connections to the hosts of a service. A multi-armed bandit chooses
+// the host of each call.
 //
-// A [Service] owns one pool per host. [Service.GetConn] asks a strategy for a host and leases one of its
-// connections; [Conn.Release] gives the connection back and tells how well the host did. From these scores the
-// strategy learns whom to prefer: bad hosts lose their traffic within milliseconds, good ones keep it, and the
-// caller writes no failover code.
+// A [Service] owns one pool per host. [Service.GetConn] asks a strategy for a host and leases one
+// of its connections. [Conn.Release] gives the connection back and says how well the host did. The
+// strategy learns from these scores: bad hosts lose their traffic within milliseconds, and good
+// hosts keep it. The caller writes no failover code.
 //
 //	s := pooly.NewService("netcat", nil) // nil means every default
 //	defer s.Close()
@@ -16,52 +16,61 @@
 //		return err
 //	})
 //
-// [Service.Do] is [Service.GetConn] and [Conn.Release] in one, on every path, and runs the function again on another
-// host if that says so. [Service.DialContext] is for clients that keep connections themselves, such as those of SQL and
-// Redis, and [NewHTTPTransport] for HTTP.
+// [Service.Do] is [Service.GetConn] and [Conn.Release] in one, on every path. If the function
+// returns a [Retry] error, Do runs it again on another host. Clients that keep connections
+// themselves, such as SQL and Redis clients, use [Service.DialContext]. HTTP has
+// [NewHTTPTransport].
 //
 // # Connections
 //
-// A [Driver] makes the connections. [NetDriver], the default, makes TCP ones, or Unix sockets or TLS; a driver
-// of your own puts any client behind pooly, such as one for SQL, Redis or Thrift.
+// A [Driver] makes the connections. [NetDriver], the default, makes TCP connections, Unix sockets
+// or TLS. With a driver of your own, pooly pools any client, for example for SQL, Redis or Thrift.
 //
-// A connection belongs to one lease at a time. After an error that the driver calls fatal it is closed, and one
-// that died while idle, or that holds bytes nobody read, is not handed out again. No host ever has more than
-// MaxConns.
+// A connection belongs to one lease at a time. After an error that the driver calls fatal it is
+// closed. A connection that died while idle, or that holds unread bytes, is not handed out again.
+// No host ever has more than MaxConns connections.
 //
 // # Strategies
 //
 // A [Bandit] chooses among the hosts:
 //
-//   - [NewRoundRobin], the default, takes them in turn;
-//   - [NewEpsilonGreedy], [NewSoftMax], [NewThompson], [NewUCB] and [NewWeightedRoundRobin] go by their scores;
-//   - [NewPowerOfTwo], [NewPeakEWMA] and [NewHotCold] weigh how many connections are in use and how long leases
-//     last, which is best where hosts fill up.
+//   - [NewRoundRobin], the default, takes the hosts in turn.
+//   - [NewEpsilonGreedy], [NewSoftMax], [NewThompson], [NewUCB] and [NewWeightedRoundRobin] go by
+//     the hosts' scores.
+//   - [NewPowerOfTwo], [NewPeakEWMA] and [NewHotCold] weigh how many connections are in use and how
+//     long leases last. They are best if hosts fill up.
 //
-// A score is the mean of what Release was told in the last DecayDuration, of which the newer counts more. Rate
-// requests by degrees, such as by their latency (see [LatencyScore]), and strategies tell slow hosts from fast ones.
-// docs/STRATEGIES.md in the repository compares them.
+// A host's score is the mean of its Release scores in the last DecayDuration. Newer scores count
+// more. To separate slow hosts from fast ones, rate requests by degrees, for example by their
+// latency (see [LatencyScore]). docs/STRATEGIES.md in the repository compares the strategies.
 //
 // # Failing hosts
 //
-// A host that refuses a connection, or whose requests fail several times in a row, is ejected: it gets no traffic while
-// another has any, and is dialled in the background, at first after 100 ms and then ever more rarely, up to each 10 s.
-// When it answers, its share comes back by itself. A host that does not answer at all costs one caller 250 ms: then
-// the next host is tried alongside. GetConn does not fail while one host can be reached: see [Service.GetConnContext] for
-// what it promises, and [GetConnError] for what it tells if it fails. docs/RELIABILITY.md in the repository has the
-// promises, each with its test.
+// A host is ejected if it refuses a connection, or if several of its requests in a row fail. It
+// gets no traffic while another host gets any. pooly dials it in the background, first after 100
+// ms, then more and more rarely, up to every 10 s. When the host answers, its traffic returns.
+//
+// A host that does not answer at all costs one caller 250 ms. Then the next host is dialled in
+// parallel. GetConn does not fail while one host can be reached. [Service.GetConnContext] says what
+// it promises, and [GetConnError] what it tells if it fails. docs/RELIABILITY.md in the repository
+// has each promise with its test.
 //
 // # Discovery
 //
-// Hosts are added one by one with [Service.Add], all at once with [Service.SetHosts], or by a [Resolver] that
-// [Service.Follow] follows: package dns has one for DNS, and the module github.com/3XX0/pooly/etcd one for etcd.
+// [Service.Add] adds one host, and [Service.SetHosts] replaces the whole list. [Service.Follow]
+// takes the list from a [Resolver]: package dns has one for DNS, and the module
+// github.com/3XX0/pooly/etcd has one for etcd.
 //
 // # Examples
 //
-// Programs to run and to copy from are in the repository, at https://github.com/3XX0/pooly/tree/master/examples: netcat
-// is the least there is; clients has Redis, memcached, PostgreSQL, HTTP and gRPC, over drivers and under clients that
-// bring their own pools; live draws in a terminal how traffic leaves hosts that fail and comes back. The guide is at
-// https://github.com/3XX0/pooly/blob/master/docs/GUIDE.md.
+// Programs to run and to copy from are at https://github.com/3XX0/pooly/tree/master/examples:
+//
+//   - netcat is the smallest program.
+//   - clients has Redis, memcached, PostgreSQL, HTTP and gRPC. Some use drivers of their own, some
+//     use clients that bring their own pools.
+//   - live shows in a terminal how traffic leaves failing hosts and comes back.
+//
+// The guide is at https://github.com/3XX0/pooly/blob/master/docs/GUIDE.md.
 //
 // # Metrics
 //
@@ -70,14 +79,14 @@
 //	hosts.score          timing   each GetConn: the score of the host picked, in percent
 //	hosts.count          gauge    each second: hosts registered
 //	conns.count          gauge    each second: connections open
-//	conns.fails          counter  dials that failed, those made good by another included
+//	conns.fails          counter  failed dials, also where another host then served the call
 //	conns.put.count      counter  Release calls
 //	conns.get.count      counter  GetConn calls that returned a connection
-//	conns.get.delay      timing   how long these took, in ms
+//	conns.get.delay      timing   how long those calls took, in ms
 //	conns.get.fails      counter  GetConn calls that returned an error
 //	conns.active.period  timing   how long a lease lasted, in ms
 //
-// Characters of the name that statsd cannot parse become underscores. [HostMetrics] says how each host is reported, too.
-// [Service.Stats] tells more, at any time, without a server; the nested modules prometheus and otel read it, and package
-// debug makes a page of it.
+// Characters of the name that statsd cannot parse become underscores. [HostMetrics] says how each
+// host is reported. [Service.Stats] has more figures, at any time, without a server. The nested
+// modules prometheus and otel read it, and package debug makes a page of it.
 package pooly
