@@ -35,6 +35,11 @@ var colours = map[string]color.NRGBA{
 	"hotcold":    {0xd6, 0x27, 0x28, 0xff},
 	"least":      {0x17, 0xa9, 0xbe, 0xff},
 	"lowest":     {0x20, 0x20, 0x20, 0xff},
+
+	// What the overload simulations compare.
+	"pooly":      {0xd6, 0x27, 0x28, 0xff},
+	"noejection": {0xf0, 0x9f, 0x0e, 0xff},
+	"perhost":    {0x20, 0x20, 0x20, 0xff},
 }
 
 // dashes tell the strategies of one kind apart.
@@ -45,8 +50,10 @@ var ground = color.NRGBA{0xfc, 0xfc, 0xfc, 0xff}
 
 const (
 	figureWidth  = 22 * vg.Centimeter
-	figureHeight = 11 * vg.Centimeter
+	figureHeight = 11 * vg.Centimeter // of one without panels
 	legendWidth  = 5.6 * vg.Centimeter
+	panelHeight  = 7 * vg.Centimeter
+	titleHeight  = 1 * vg.Centimeter
 	figurePoints = 125 // of a line, at most
 )
 
@@ -63,12 +70,81 @@ type series struct {
 type figure struct {
 	file, title, x, y string
 	series            []series
+	shades            []shade
 	logX, logY        bool
 	minX, maxX        float64 // not used if equal
 	minY, maxY        float64 // not used if equal
 }
 
+// A shade is a rectangle behind the lines of a figure.
+type shade struct {
+	fromX, toX, fromY, toY float64
+	colour                 color.NRGBA
+}
+
 func drawFigure(t *testing.T, f figure) {
+	t.Helper()
+	drawPanels(t, f.file, "", f)
+}
+
+// drawPanels draws figures whose series have the same names into one file, with one legend: several in two columns, below
+// their common title.
+func drawPanels(t *testing.T, file, title string, panels ...figure) {
+	t.Helper()
+	columns, height, head := 1, figureHeight, vg.Length(0)
+	if len(panels) > 1 {
+		columns, height, head = 2, panelHeight, titleHeight
+	}
+	rows := (len(panels) + columns - 1) / columns
+	plots := make([][]*plot.Plot, rows)
+	var legend plot.Legend
+	for i, f := range panels {
+		var p *plot.Plot
+		p, legend = newPlot(t, f)
+		if len(panels) > 1 {
+			p.Title.TextStyle.Font.Size = vg.Points(9)
+		}
+		plots[i/columns] = append(plots[i/columns], p)
+	}
+	for i, row := range plots {
+		plots[i] = append(row, make([]*plot.Plot, columns-len(row))...) // the last one may be shorter
+	}
+
+	paint := func(c vg.CanvasSizer) {
+		whole := draw.New(c)
+		whole.SetColor(ground)
+		whole.Fill(whole.Rectangle.Path())
+		inner := draw.Crop(whole, 0.3*vg.Centimeter, -0.3*vg.Centimeter, 0.2*vg.Centimeter, -0.3*vg.Centimeter)
+		left := draw.Crop(inner, 0, -legendWidth, 0, 0)
+		if len(panels) == 1 {
+			plots[0][0].Draw(left)
+		} else {
+			style := plots[0][0].Title.TextStyle
+			style.Font.Size, style.YAlign = vg.Points(11), draw.YTop
+			left.FillText(style, vg.Point{X: left.Center().X, Y: left.Max.Y - vg.Points(3)}, title)
+			left = draw.Crop(left, 0, 0, 0, -head)
+			tiles := draw.Tiles{Rows: rows, Cols: columns, PadX: vg.Centimeter / 2, PadY: vg.Centimeter / 2}
+			for r, canvases := range plot.Align(plots, tiles, left) {
+				for c, p := range plots[r] {
+					if p != nil {
+						p.Draw(canvases[c])
+					}
+				}
+			}
+		}
+		legend.Draw(draw.Crop(inner, inner.Max.X-inner.Min.X-legendWidth+0.4*vg.Centimeter, 0, 0, -0.9*vg.Centimeter))
+	}
+	height = vg.Length(rows)*height + head
+	svg := vgsvg.New(figureWidth, height)
+	paint(svg)
+	writeFigure(t, file+".svg", svg)
+	png := vgimg.NewWith(vgimg.UseWH(figureWidth, height), vgimg.UseDPI(110))
+	paint(png)
+	writeFigure(t, file+".png", vgimg.PngCanvas{Canvas: png})
+}
+
+// newPlot returns a figure without its legend, and the legend.
+func newPlot(t *testing.T, f figure) (*plot.Plot, plot.Legend) {
 	t.Helper()
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	plotter.DefaultFont = plot.DefaultFont
@@ -79,6 +155,13 @@ func drawFigure(t *testing.T, f figure) {
 	p.Title.Padding = vg.Points(6)
 	p.X.Label.Text, p.Y.Label.Text = f.x, f.y
 	p.X.Label.Padding, p.Y.Label.Padding = vg.Points(4), vg.Points(4)
+	for _, s := range f.shades {
+		low, high := f.place(s.fromX, s.fromY), f.place(s.toX, s.toY)
+		polygon, err := plotter.NewPolygon(plotter.XYs{low, {X: high.X, Y: low.Y}, high, {X: low.X, Y: high.Y}})
+		require.NoError(t, err)
+		polygon.Color, polygon.LineStyle.Width = s.colour, 0
+		p.Add(polygon)
+	}
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color = color.NRGBA{0xdd, 0xdd, 0xdd, 0xff}
 	grid.Vertical.Color = grid.Horizontal.Color
@@ -137,21 +220,7 @@ func drawFigure(t *testing.T, f figure) {
 	if f.logY {
 		p.Y.Tick.Marker = decades{}
 	}
-
-	paint := func(c vg.CanvasSizer) {
-		whole := draw.New(c)
-		whole.SetColor(ground)
-		whole.Fill(whole.Rectangle.Path())
-		inner := draw.Crop(whole, 0.3*vg.Centimeter, -0.3*vg.Centimeter, 0.2*vg.Centimeter, -0.3*vg.Centimeter)
-		p.Draw(draw.Crop(inner, 0, -legendWidth, 0, 0))
-		legend.Draw(draw.Crop(inner, inner.Max.X-inner.Min.X-legendWidth+0.4*vg.Centimeter, 0, 0, -0.9*vg.Centimeter))
-	}
-	svg := vgsvg.New(figureWidth, figureHeight)
-	paint(svg)
-	writeFigure(t, f.file+".svg", svg)
-	png := vgimg.NewWith(vgimg.UseWH(figureWidth, figureHeight), vgimg.UseDPI(110))
-	paint(png)
-	writeFigure(t, f.file+".png", vgimg.PngCanvas{Canvas: png})
+	return p, legend
 }
 
 // place returns where a point lies: on a logarithmic axis at its logarithm, since plot's own logarithmic scale makes

@@ -22,17 +22,11 @@ func writeCSV(t *testing.T, name string, rows [][]string) {
 }
 
 // writeTable puts a table into the documents that have a place for it: between the lines <!-- simulations:NAME --> and
-// <!-- end -->, in STRATEGIES.md beside the directory of the figures and in the README.md above that.
+// <!-- end -->, in STRATEGIES.md and RELIABILITY.md beside the directory of the figures and in the README.md above that.
 func writeTable(t *testing.T, name string, rows [][]string) {
 	t.Helper()
-	var table strings.Builder
-	for i, row := range rows {
-		fmt.Fprintf(&table, "| %s |\n", strings.Join(row, " | "))
-		if i == 0 {
-			fmt.Fprintf(&table, "| --- |%s\n", strings.Repeat(" ---: |", len(row)-1))
-		}
-	}
-	for _, path := range []string{"../STRATEGIES.md", "../../README.md"} {
+	table := markdown(rows)
+	for _, path := range []string{"../STRATEGIES.md", "../RELIABILITY.md", "../../README.md"} {
 		path = filepath.Join(*out, path)
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -44,9 +38,21 @@ func writeTable(t *testing.T, name string, rows [][]string) {
 		}
 		_, after, found := strings.Cut(rest, "<!-- end -->")
 		require.True(t, found, "%s: the place for the table %s has no end", path, name)
-		written := before + "<!-- simulations:" + name + " -->\n" + table.String() + "<!-- end -->" + after
+		written := before + "<!-- simulations:" + name + " -->\n" + table + "<!-- end -->" + after
 		require.NoError(t, os.WriteFile(path, []byte(written), 0o644))
 	}
+}
+
+// markdown returns rows as a table, with its head in the first one.
+func markdown(rows [][]string) string {
+	var table strings.Builder
+	for i, row := range rows {
+		fmt.Fprintf(&table, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			fmt.Fprintf(&table, "| --- |%s\n", strings.Repeat(" ---: |", len(row)-1))
+		}
+	}
+	return table.String()
 }
 
 func writeScenarios(t *testing.T, all map[string]results) {

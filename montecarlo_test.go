@@ -28,6 +28,10 @@ import (
 // write the tables; this is how those in docs are made:
 //
 //	go test -tags montecarlo_simulation -v . -out docs/simulations
+//
+// What becomes of a whole service in trouble is simulated beside them, in montecarlo_overload*_test.go:
+//
+//	go test -tags montecarlo_simulation -run MonteCarloOverload -v . -out docs/simulations
 var (
 	runs    = flag.Int("runs", 1000, "how often to simulate each strategy in each scenario")
 	horizon = flag.Int("horizon", usualHorizon, "trials of the shortest scenario; the others have multiples of it")
