@@ -1,7 +1,6 @@
 package pooly
 
 import (
-	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -17,6 +16,9 @@ import (
 // The Picker may keep the slice; pooly does not change it afterwards.
 //
 // A strategy that keeps state, such as RoundRobin, belongs to one service.
+//
+// No call waits longer than 100 ms for NewPicker. If it takes longer, calls use the last Picker, or
+// wait for whichever host comes free.
 //
 // If NewPicker panics or returns nil, or Pick panics or returns an index outside arms, GetConn
 // fails with an error that says so.
@@ -49,7 +51,7 @@ type Arm struct {
 
 	mean    float64  // before the ScoreCalculator; see Mean
 	host    *host    // nil in an Arm made by hand
-	service *Service // the host's; copied here so that Mean need not read the host's memory
+	cluster *cluster // the host's; copied here so that Mean need not read the host's memory
 }
 
 // Mean returns the mean score of the Trials, weighted by age as they are. Unlike Score it leaves
@@ -62,10 +64,11 @@ func (a Arm) Mean() float64 {
 	if a.host == nil {
 		return a.Score
 	}
-	return a.service.calculate(a.mean)
+	return a.cluster.calculate(a.mean)
 }
 
-// InUse returns how many of the host's connections are leased now, 0 in an Arm made by hand.
+// InUse returns the host's load: its leases out, and the callers that wait for one of its dials. It
+// is 0 in an Arm made by hand.
 //
 // It is an atomic read of memory that every GetConn and Release of the host writes, so usually a
 // cache miss.
@@ -73,7 +76,7 @@ func (a Arm) InUse() int {
 	if a.host == nil {
 		return 0
 	}
-	return int(a.host.inUse.Load())
+	return int(a.host.load.Load())
 }
 
 // Latency returns a peak EWMA of how long leases of the host last. A longer lease replaces it at
@@ -86,7 +89,7 @@ func (a Arm) Latency() time.Duration {
 	if a.host == nil {
 		return 0
 	}
-	a.service.startTiming()
+	a.cluster.startTiming()
 	return time.Duration(a.host.latency.Load())
 }
 
@@ -100,19 +103,11 @@ func (a Arm) ExpectedLatency() time.Duration {
 	if a.host == nil {
 		return 0
 	}
-	a.service.startTiming()
-	if !a.service.fitting.Load() {
-		a.service.fitting.Store(true)
+	a.cluster.startTiming()
+	if !a.cluster.fitting.Load() {
+		a.cluster.fitting.Store(true)
 	}
 	return a.host.curve.latency(a.InUse() + 1)
-}
-
-// startTiming makes the service time its leases. It is called for each pick, so it stores only
-// once.
-func (s *Service) startTiming() {
-	if !s.timing.Load() {
-		s.timing.Store(true)
-	}
 }
 
 // scores returns the arms' scores, clamped to [0, 1]. A Service gives strategies nothing else, but
@@ -123,12 +118,4 @@ func scores(arms []Arm) []float64 {
 		s[i] = clampScore(a.Score)
 	}
 	return s
-}
-
-// clampScore returns the number in [0, 1] that is nearest to score, and 0 for NaN.
-func clampScore(score float64) float64 {
-	if math.IsNaN(score) {
-		return HostDown
-	}
-	return min(max(score, HostDown), HostUp)
 }

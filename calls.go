@@ -3,10 +3,18 @@ package pooly
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 )
 
-// The calls to the driver. Each contains a panic, and is made without a lock held.
+// The calls to the driver. Each is made without a lock. Each survives a method that panics, and one
+// that ends its goroutine (runtime.Goexit, for example t.FailNow in a test's driver).
+
+var (
+	errTestHangs = errors.New("the driver's TestOnBorrow takes longer than TestTimeout")
+	errNilError  = errors.New("the driver's Dial returned a nil pointer as its error")
+	errExited    = errors.New("the driver ended the goroutine that called it")
+)
 
 func (p *Pool) callDial(ctx context.Context) (c *Conn, err error) {
 	defer func() {
@@ -14,7 +22,11 @@ func (p *Pool) callDial(ctx context.Context) (c *Conn, err error) {
 			c, err = nil, recovered(p.log, "Driver.Dial", v)
 		}
 	}()
-	return p.config.Driver.Dial(ctx, p.address)
+	c, err = p.config.Driver.Dial(ctx, p.address)
+	if v := reflect.ValueOf(err); v.Kind() == reflect.Pointer && v.IsNil() && err != nil {
+		err = errNilError // its methods would panic
+	}
+	return c, err
 }
 
 func (p *Pool) callClose(c *Conn) {
@@ -26,22 +38,40 @@ func (p *Pool) callClose(c *Conn) {
 	p.config.Driver.Close(c)
 }
 
-// test returns why a connection is unfit, nil if it is fit. The driver has as long as timeout, 0: as it likes.
+// test returns why a leased connection is unfit, nil if it is fit. timeout bounds the driver; 0: no
+// bound.
 func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
 	if timeout > 0 {
 		return p.testWithin(c, timeout)
 	}
+	returned := false
 	defer func() {
+		if returned {
+			return
+		}
 		if v := recover(); v != nil {
 			err = recovered(p.log, "Driver.TestOnBorrow", v)
+		} else if unfit := p.discard(c.lease); unfit != nil { // the caller's goroutine ends
+			go p.destroy(unfit)
 		}
 	}()
-	return p.config.Driver.TestOnBorrow(&c.origin)
+	err = p.config.Driver.TestOnBorrow(&c.origin)
+	returned = true
+	return err
 }
 
 func (p *Pool) testWithin(c *conn, timeout time.Duration) error {
 	result := make(chan error, 1)
-	go func() { result <- p.test(c, 0) }()
+	go func() {
+		err := errExited
+		defer func() {
+			if v := recover(); v != nil {
+				err = recovered(p.log, "Driver.TestOnBorrow", v)
+			}
+			result <- err
+		}()
+		err = p.config.Driver.TestOnBorrow(&c.origin)
+	}()
 	t := time.NewTimer(timeout)
 	defer t.Stop()
 	select {
@@ -52,14 +82,33 @@ func (p *Pool) testWithin(c *conn, timeout time.Duration) error {
 	}
 }
 
-func (p *Pool) temporary(cause error) (ok bool) {
+// temporary asks the driver whether a leased connection is fit for use after an error.
+func (p *Pool) temporary(l *Conn, cause error) (ok bool) {
+	returned := false
 	defer func() {
+		if returned {
+			return
+		}
 		if v := recover(); v != nil {
 			ok = false
 			_ = recovered(p.log, "Driver.Temporary", v)
+		} else { // the caller's goroutine ends
+			_ = p.put(l, outcome{fatal: true})
 		}
 	}()
-	return p.config.Driver.Temporary(cause)
+	ok = p.config.Driver.Temporary(cause)
+	returned = true
+	return ok
 }
 
-var errTestHangs = errors.New("the driver's TestOnBorrow takes longer than TestTimeout")
+// outcomeOf returns what an error tells that a lease ended with. otherwise is what it tells if the
+// connection is still fit for use.
+func (p *Pool) outcomeOf(l *Conn, cause error, otherwise outcome) outcome {
+	if p.temporary(l, cause) {
+		return otherwise
+	}
+	o := outcome{score: HostDown, rated: otherwise.rated, fatal: true, cause: cause}
+	o.failure = o.rated && !errors.Is(cause, context.Canceled)
+	o.timeout = o.failure && isTimeout(cause)
+	return o
+}

@@ -63,7 +63,7 @@ func (c candidate) inUse() int {
 	if c.host == nil {
 		return 0
 	}
-	return int(c.host.inUse.Load())
+	return int(c.host.load.Load())
 }
 
 // load returns how crowded the host would be with one more lease.

@@ -1,6 +1,7 @@
 package pooly
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -15,6 +16,7 @@ const (
 	DefaultConsecutiveFailures  = 5
 	DefaultBaseEjectionTime     = 100 * time.Millisecond
 	DefaultMaxEjectionTime      = 10 * time.Second
+	DefaultMaxEjectionPercent   = 80
 	DefaultDecayDuration        = time.Minute
 	DefaultMemoizeScoreDuration = 100 * time.Millisecond
 	DefaultStatsdSampleRate     = 1.0
@@ -36,28 +38,43 @@ type ServiceConfig struct {
 	// in the background, one after the other. Negative: none. Default 1.
 	PrespawnConns int
 
-	// GetAttempts is how many rounds over the hosts one GetConn makes, RetryDelay apart, before it
-	// gives up. In a round it asks each host at most once. Default 3.
+	// GetAttempts is how many rounds of dials must fail before a GetConn gives up. There are rounds
+	// only while no host is up. In a round each host is dialled once, for all callers that wait,
+	// and rounds are RetryDelay apart. GetAttempts is also how often Do runs a function at most.
+	// Default 3.
 	GetAttempts int
 
 	// CloseDeadline is how long Close waits for leases. Default 30 s.
 	CloseDeadline time.Duration
 
-	// FallbackDelay is how long a GetConn waits for a dial before it tries the next host alongside.
-	// The first host to connect serves the call; the other connection goes to its pool.
+	// FallbackDelay is how long a GetConn waits for a dial before another host is dialled in
+	// parallel. The first host to connect serves the call; the other connection goes to its pool.
 	//
-	// So a host that swallows connection requests delays one caller by this long. Until that dial
-	// ends, no other caller is sent there to wait. Choose it longer than dials usually take.
-	// Default 250 ms, as in RFC 8305; negative: never.
+	// So a host that swallows connection requests delays its callers of that moment by this long.
+	// Until that dial ends, no other caller waits for the host. Choose it longer than dials usually
+	// take. Default 250 ms, as in RFC 8305; negative: never.
+	//
+	// Two other waits last as long: how long Do avoids a host after Retry, and how long a failed
+	// dial does not eject a host whose leases may come back.
 	FallbackDelay time.Duration
 
-	// ConsecutiveFailures is how many Releases in a row with a fatal error eject a host, even if it
-	// accepts connections: Envoy's consecutive_local_origin_failure. These do not count:
-	//   - leases that began before the host was last restored;
-	//   - leases that end with context.Canceled, which is the caller's own wish.
+	// ConsecutiveFailures is how many leases in a row must fail, at least, to eject a host that
+	// accepts connections. A lease fails if it is released with a fatal error, or if a function of
+	// Do returns a Retry error. Default 5, as Envoy's consecutive_local_origin_failure; negative:
+	// never.
 	//
-	// After the host is restored one failure is enough, until a lease of it ends well. Default 5,
-	// as in Envoy; negative: never.
+	// The host must also be worse than the others. If other hosts fail too, it takes so many
+	// failures in a row that chance explains them in one case of 10⁸. And less than half as many of
+	// its leases as of theirs must end well, in proportion. While all hosts fail alike, none is
+	// ejected, and Stats.Panic is set. If fewer than half of the hosts are up then, hosts that were
+	// ejected for their leases take traffic again.
+	//
+	// After a host is restored, one failure is enough while the others do not fail, until a lease
+	// of it ends well. These failures do not count:
+	//   - leases that began before the host was last restored;
+	//   - leases that end with context.Canceled, which is the caller's own wish;
+	//   - leases that end with a timeout, if the host had less time than its leases usually take,
+	//     and has served somebody in the last two seconds.
 	ConsecutiveFailures int
 
 	// BaseEjectionTime is how long an ejected host waits for its first probe: Envoy's
@@ -72,11 +89,10 @@ type ServiceConfig struct {
 	// BaseEjectionTime if that is longer.
 	MaxEjectionTime time.Duration
 
-	// MaxEjectionPercent bounds the share of hosts that may be ejected because of how their leases
-	// ended: Envoy's max_ejection_percent. So a caller's mistake in every request does not take all
-	// hosts away. If there are two hosts or more, one may always be ejected, and the last one
-	// never. Hosts whose dials fail are ejected without bound, but they count. Default 0: all but
-	// one.
+	// MaxEjectionPercent bounds the share of hosts that may be ejected because of their leases:
+	// Envoy's max_ejection_percent. If there are two hosts or more, one may always be ejected. The
+	// last host is never ejected in this way. Hosts whose dials fail are ejected without bound, but
+	// they count. Default 80: two of three hosts, and 240 of 300. Envoy's default is 10.
 	MaxEjectionPercent int
 
 	// DecayDuration is how far back a host's score looks, in 60 slots of which newer ones weigh
@@ -126,8 +142,9 @@ type ServiceConfig struct {
 	// metrics per host. Default: HostMetricsOff.
 	StatsdHostMetrics HostMetrics
 
-	// Logger gets hosts that are ejected (warn) and restored (info), and plug-ins that misbehave
-	// (error). Default: silent.
+	// Logger gets hosts that are ejected, hosts that fail alike and resolvers that fail (warn),
+	// hosts that are restored (info), and plug-ins that misbehave (error). Default: slog.Default,
+	// from warn on. A logger with slog.DiscardHandler silences the service.
 	Logger *slog.Logger
 }
 
@@ -178,6 +195,7 @@ func (c ServiceConfig) withDefaults() ServiceConfig {
 	setDefault(&c.ConsecutiveFailures, DefaultConsecutiveFailures)
 	setDefault(&c.BaseEjectionTime, DefaultBaseEjectionTime)
 	setDefault(&c.MaxEjectionTime, max(DefaultMaxEjectionTime, c.BaseEjectionTime))
+	setDefault(&c.MaxEjectionPercent, DefaultMaxEjectionPercent)
 	setDefault(&c.DecayDuration, DefaultDecayDuration)
 	setDefault(&c.MemoizeScoreDuration, DefaultMemoizeScoreDuration)
 	setDefault(&c.StatsdSampleRate, DefaultStatsdSampleRate)
@@ -185,7 +203,7 @@ func (c ServiceConfig) withDefaults() ServiceConfig {
 		c.BanditStrategy = NewRoundRobin()
 	}
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.New(warnings{slog.Default().Handler()})
 	}
 	return c
 }
@@ -207,8 +225,8 @@ type PoolConfig struct {
 	// restored too.
 	MaxConnLifetime time.Duration
 
-	// DialTimeout bounds each dial, whatever the driver: the context that Dial gets ends after it.
-	// A Dial that has not returned a second later is given up. Its place is free then, and what it
+	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it. A
+	// Dial that has not returned a second later is abandoned: its place becomes free, and what it
 	// returns is closed. Default 10 s.
 	DialTimeout time.Duration
 
@@ -217,20 +235,29 @@ type PoolConfig struct {
 	// Default 0: the driver is trusted.
 	TestTimeout time.Duration
 
-	// WaitTimeout bounds how long one GetConn may wait: for a connection to come free or to be
-	// dialled, or for the next round. Default 0: as long as its context allows.
+	// WaitTimeout bounds all waits of one GetConn together. Default 0: as long as its context
+	// allows.
 	WaitTimeout time.Duration
 
 	// MaxConns is the most connections that a host may have at any time, whether leased, idle,
 	// being dialled or being closed. Default 30.
+	//
+	// While requests time out, pooly finds a lower limit of leases for the host by itself, so that
+	// callers queue here and not in the server. It rises again as requests succeed, and is lifted
+	// after 10 s without a timeout. PoolStats.Limit shows it.
 	MaxConns int
 
-	// ConnRetries is how many times one address is dialled, RetryDelay apart, where there is no
-	// other host to try: in the background, and by a Pool used alone. Default 3.
+	// MaxWaiting is how many callers of a service, or of a Pool used alone, may wait in the queue.
+	// Further callers get ErrOverloaded at once. Callers that wait for a dial of the host that the
+	// strategy picked do not count. Default 0: no limit.
+	MaxWaiting int
+
+	// ConnRetries is how many times a Pool used alone dials before it fails its callers, RetryDelay
+	// apart. A Service dials another host instead. Default 3.
 	ConnRetries int
 
-	// RetryDelay is the time between two dials of the same address, and between two rounds of
-	// GetConn. Default 10 ms.
+	// RetryDelay is the time between two dials of a Pool used alone, and between two rounds of
+	// dials while no host is up. Default 10 ms.
 	RetryDelay time.Duration
 }
 
@@ -256,6 +283,9 @@ func (c *PoolConfig) Validate() error {
 	if c.MaxConns < 0 {
 		return negative("MaxConns", c.MaxConns)
 	}
+	if c.MaxWaiting < 0 {
+		return negative("MaxWaiting", c.MaxWaiting)
+	}
 	if c.ConnRetries < 0 {
 		return negative("ConnRetries", c.ConnRetries)
 	}
@@ -268,9 +298,27 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	}
 	setDefault(&c.DialTimeout, DefaultDialTimeout)
 	setDefault(&c.MaxConns, DefaultMaxConns)
+	c.MaxConns = min(c.MaxConns, mostConns)
 	setDefault(&c.ConnRetries, DefaultConnRetries)
 	setDefault(&c.RetryDelay, DefaultRetryDelay)
 	return c
+}
+
+// closeGrace is how long a pool waits for a driver's Close, and for a Dial that ignores its
+// context, before the place becomes free.
+const closeGrace = time.Second
+
+// mostConns stands for any larger MaxConns, so that sums with it do not overflow.
+const mostConns = 1 << 30
+
+// lifetimeJitter is the largest share by which MaxConnLifetime is shortened at random.
+const lifetimeJitter = 0.1
+
+// warnings is a log handler that drops everything below a warning.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
 }
 
 func negative[T int | time.Duration](field string, value T) error {

@@ -1,55 +1,62 @@
 package pooly
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
 
-// The scores for all or nothing. Anything between them rates a host by degrees, such as by its latency.
+// The lowest and the highest score. Scores between them rate a host by degrees, for example by its
+// latency.
 const (
 	HostDown float64 = 0
 	HostUp   float64 = 1
 )
 
-// Conn is a lease: a connection between GetConn and Release. Every GetConn returns a new one, whichever
-// connection is behind it, so a lease that was released can never touch a later one.
+// Conn is a lease: a connection between GetConn and Release. Every GetConn returns a new Conn,
+// whichever connection is behind it. So a lease that was released can never touch a later one.
 //
-// Interface, NetConn and Address may be called concurrently. The connection itself must not be used after
-// Release.
+// Interface, NetConn and Address may be called concurrently. The connection itself must not be used
+// after Release.
 type Conn struct {
 	conn *conn // immutable; nil in a zero Conn
 }
 
-// conn is one connection of a pool, through all the leases it serves.
-//
-// The fields are in such an order that a pair of GetConn and Release touches one cache line (see Pool). What is known of
-// the lease that is out stands here and not in the lease, so that a lease takes 8 bytes.
+// conn is one connection of a pool, through all leases that it serves. What is known of a lease is
+// kept here, so that a Conn takes 8 bytes. The fields before live share one cache line, and a pair
+// of GetConn and Release touches no others.
 type conn struct {
-	pool    *Pool             // immutable once adopted; nil for a Conn that Dial has not returned yet
+	pool    *Pool             // immutable once adopted; nil until Dial has returned
 	lease   *Conn             // guarded by pool.mu; nil while idle or closed
 	below   *conn             // guarded by pool.mu; the next in the idle stack
 	leases  *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
-	used    uint8             // guarded like leases; how many were handed out
-	fresh   bool              // guarded by pool.mu, then by the lease; just dialled, for the caller who waits for it
-	cut     bool              // guarded by pool.mu; closed under its lease, by Close at the deadline
+	start   time.Duration     // set by the lease; when it began, by the pool's clock; 0: not timed
+	since   int64             // guarded by pool.mu; when the lease began, by the coarse clock
+	load    int32             // guarded by pool.mu; the pool's load when the lease began, this lease included
+	epoch   uint32            // guarded by pool.mu; the pool's epoch when the lease began
+	used    uint8             // guarded like leases; how many of them were handed out
+	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
+	cut     bool              // guarded by pool.mu; Close has closed it under its lease
 	spent   bool              // guarded by pool.mu; its lease is its last
-	load    int32             // guarded by pool.mu; how many leases of the host were out when this one began, itself included
-	start   atomic.Int64      // set by the lease: when it began, by the pool's clock; 0: it is not timed, or there is none
-	sampled bool              // set by the lease: Release sends its duration to statsd
-	epoch   uint8             // guarded by pool.mu; the pool's when the lease began
-	origin  Conn              // what the driver's Dial returned, and what its other methods get
+	sampled bool              // set by the lease; Release sends its duration to statsd
+	outside bool              // immutable during a lease; the lease is of DialContext
 
 	live      *liveness // NetDriver's, nil for other drivers
 	value     any
+	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool
-	expires   time.Duration // immutable once adopted; by MaxConnLifetime, 0 if that is not set
-	index     int           // guarded by pool.mu; its place in pool.conns
-	idleSince time.Duration // guarded by pool.mu; kept only if an idle timeout is set
+	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
+	index     int           // guarded by pool.mu; its index in pool.conns
+	idleSince time.Duration // guarded by pool.mu; set only if connections expire
+	tested    int64         // guarded by pool.mu; when it was last tested while idle, by the clock
 }
 
-// NewConn wraps a connection of any type. It is for the Dial method of drivers: users get theirs from GetConn.
+// NewConn wraps a connection of any type. It is for the Dial method of drivers. Users get a Conn
+// from GetConn.
 func NewConn(value any) *Conn {
 	c := &conn{value: value}
 	c.origin.conn = c
@@ -66,15 +73,15 @@ func (c *Conn) Interface() any {
 
 // NetConn returns the connection as a net.Conn, or nil if it is none.
 //
-// Closing it directly is no harm, but Release must be called all the same, with the error that led to it:
-// the pool does not see the close, and keeps the connection's place until then.
+// Closing it directly does no harm. But Release must be called all the same, with the error that
+// led to it: the pool does not see the close, and keeps the connection's place until then.
 func (c *Conn) NetConn() net.Conn {
 	nc, _ := c.Interface().(net.Conn)
 	return nc
 }
 
-// Address returns the address of the host that the connection leads to, as given to Add. It is empty for a
-// Conn that did not come from a pool.
+// Address returns the address of the connection's host, as given to Add. It is empty for a Conn
+// that did not come from a pool.
 func (c *Conn) Address() string {
 	if c.conn == nil || c.conn.pool == nil {
 		return ""
@@ -84,21 +91,29 @@ func (c *Conn) Address() string {
 
 // Release ends the lease, gives the connection back, and rates its host.
 //
-// The first argument is the outcome of using the connection: nil, an error, or a pointer to an error variable,
-// which is read when Release runs, so that a deferred Release sees what the function returns:
+// The first argument is the outcome: nil, an error, or a pointer to an error variable. A pointer is
+// read when Release runs, so that a deferred Release sees what the function returns:
 //
 //	defer c.Release(&err, pooly.HostUp)
 //
-// If the driver calls the error fatal (see Driver.Temporary; NetDriver does for every timeout and I/O error),
-// the connection is closed and the host is rated HostDown. Otherwise the connection goes to the longest
-// waiting GetConn or becomes idle, and the host is rated with score, in [0, 1]. A Pool used alone keeps no
-// score.
+// If the driver calls the error fatal (see Driver.Temporary), the connection is closed and the host
+// is rated HostDown. NetDriver calls every timeout and I/O error fatal. Two fatal errors say
+// nothing about the host and do not count against its health:
+//   - context.Canceled;
+//   - a timeout, if the host had less time than its leases usually take, and has served somebody in
+//     the last two seconds. It is not rated either. This needs the begin of the lease, which is
+//     known if GetConnContext got a deadline.
 //
-// The connection is given back even if Release returns an error. The error is ErrConnReleased if the lease
-// had ended before, and then nothing is touched; ErrPoolClosed if Close ended it by closing the connection;
-// ErrInvalidArg, and then nothing is rated, if score is no number in [0, 1], or if the outcome is of another
-// type, and then the connection is closed, since nothing is known of it. Only one of several concurrent calls
-// has an effect.
+// Otherwise the connection goes to the next waiting caller or becomes idle, and the host is rated
+// with score, in [0, 1]. A Pool used alone keeps no score.
+//
+// The connection is given back even if Release returns an error. That is one of:
+//   - ErrConnReleased: the lease had ended before; nothing is touched;
+//   - ErrPoolClosed: Close has closed the connection;
+//   - ErrInvalidArg: score is not in [0, 1], so nothing is rated; or the outcome is of another
+//     type, so the connection is closed too.
+//
+// If Release is called concurrently, one call has an effect.
 func (c *Conn) Release(err any, score float64) error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: Release of a Conn that came from no pool", ErrInvalidArg)
@@ -109,7 +124,7 @@ func (c *Conn) Release(err any, score float64) error {
 	return c.releaseAfter(err, score)
 }
 
-// isNil reports whether the first argument of Release tells of no error.
+// isNil reports whether the first argument of Release stands for no error.
 func isNil(v any) bool {
 	if v == nil {
 		return true
@@ -118,7 +133,7 @@ func isNil(v any) bool {
 	return ok && (err == nil || *err == nil)
 }
 
-// releaseAfter is Release for a lease that did not end well, or with an argument that is wrong.
+// releaseAfter is Release for a lease that ended with an error or has a wrong argument.
 func (c *Conn) releaseAfter(err any, score float64) error {
 	p := c.conn.pool
 	cause, argErr := causeOf(err)
@@ -127,8 +142,11 @@ func (c *Conn) releaseAfter(err any, score float64) error {
 		argErr = fmt.Errorf("%w: score %v is outside [0, 1]", ErrInvalidArg, score)
 	}
 	o := outcome{score: score, rated: argErr == nil}
-	if unread || cause != nil && !p.temporary(cause) {
-		o.score, o.fatal, o.cause = HostDown, true, cause
+	switch {
+	case unread:
+		o.fatal = true
+	case cause != nil:
+		o = p.outcomeOf(c, cause, o)
 	}
 	if err := p.put(c, o); err != nil {
 		return err
@@ -138,10 +156,26 @@ func (c *Conn) releaseAfter(err any, score float64) error {
 
 // outcome is what a lease tells about the connection and its host.
 type outcome struct {
-	score float64
-	rated bool  // whether score counts
-	fatal bool  // whether the connection must be closed
-	cause error // of a fatal outcome; nil if it is unknown
+	score   float64
+	rated   bool  // score counts
+	failure bool  // it counts against the host's health
+	fatal   bool  // the connection must be closed
+	timeout bool  // it is a failure by a deadline
+	cause   error // of a failure; nil if it is unknown
+}
+
+func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// well reports whether the lease showed that the host serves. A lease that its user cancelled shows
+// nothing.
+func (o outcome) well() bool {
+	return o.rated && !o.failure && !o.fatal
 }
 
 // causeOf reads the first argument of Release.
@@ -157,3 +191,7 @@ func causeOf(v any) (cause, argErr error) {
 	}
 	return nil, fmt.Errorf("%w: the outcome must be an error, *error or nil, not %T", ErrInvalidArg, v)
 }
+
+// leaseChunk is how many handles are allocated at once. Handles are never reused, so that a second
+// Release is detected.
+const leaseChunk = 16

@@ -12,32 +12,49 @@ import (
 	"time"
 )
 
-// DialContext connects to the host that the strategy picks, for clients that bring their own protocol and pool:
-// http.Transport.DialContext, the Dialer of go-redis, pgx's DialFunc, RegisterDialContext of go-sql-driver/mysql,
-// grpc.WithContextDialer. The network and the address are ignored: the service's driver and hosts say where to. A
-// Dialer does the same and scores latencies. In the repository, examples/clients has go-redis, pgx and gRPC over it.
+// DialContext connects to the host that the strategy picks. It is for clients that bring their own
+// protocol and pool:
+//   - http.Transport.DialContext
+//   - the Dialer of go-redis
+//   - DialFunc of pgx
+//   - RegisterDialContext of go-sql-driver/mysql
+//   - grpc.WithContextDialer
 //
-// The connection is the caller's until Close: it counts against MaxConns, has carried nothing before, and is not
-// handed to another after. The driver's connection must be a net.Conn, as NetDriver's is. Hosts are found as by
-// GetConnContext, whose errors it returns; ctx bounds the dial alone.
+// The network and the address are ignored: the service's driver and hosts decide. A Dialer does the
+// same and scores latencies. In the repository, examples/clients has go-redis, pgx and gRPC.
 //
-// The host is rated while the connection lives, not only at its end, which may be hours away:
-//   - HostUp whenever bytes come after a write, since that is an answer, and for the first bytes of a server that
-//     speaks first;
-//   - HostDown at once, and for the last time, as by Release with a fatal error, if a write fails, or if a read fails,
-//     times out or finds the end of the stream while an answer is due. A deadline set in the past is how clients
-//     interrupt themselves, and rates nothing;
-//   - HostDown if the client closes the connection after it waited for an answer for a second or more: that is how
-//     http.Transport, for one, gives up.
+// DialContext always dials; it takes no connection from the pool. Each call makes up to GetAttempts
+// rounds over the hosts, ejected ones only if all are. If a dial takes longer than FallbackDelay,
+// the next host is dialled in parallel, and the first to connect wins. If no host has room, the
+// call waits. ctx bounds the call, WaitTimeout the wait for room. Its errors are those of
+// GetConnContext.
 //
-// InUse tells how many connections are open, and strategies that weigh latencies get those of the answers.
+// The connection is the caller's until Close. It counts in MaxConns, and nobody else has used it or
+// will. The driver's connection must be a net.Conn, as NetDriver's is.
 //
-// The connection has CloseRead, CloseWrite and SyscallConn if the driver's has, and ReadFrom. Remove and Close leave it
-// to its user (Close until CloseDeadline), so close the client before the service, and bound the life of its
-// connections, or they stay with hosts that were removed.
+// The host is rated while the connection lives, and not only at its end, which may be hours away:
+//   - HostUp whenever bytes come after a write, since they are an answer. Also for the first bytes
+//     of a server that speaks first.
+//   - HostDown if a write fails. Also if a read fails, times out or finds the end of the stream
+//     while an answer is due. This counts against the host's health, and the connection rates the
+//     host no more. A deadline set in the past is how clients interrupt themselves, and rates
+//     nothing.
+//   - HostDown if the client closes the connection after it waited for an answer for a second or
+//     more. http.Transport gives up in this way.
 //
-// Rather do not share the service with callers of GetConn: a connection that they gave back is closed when DialContext
-// needs its place.
+// InUse counts the open connections. Strategies that go by latency get the latencies of the
+// answers.
+//
+// The connection has CloseRead, CloseWrite and SyscallConn if the driver's connection has them, and
+// ReadFrom. Remove and Close leave the connection to its user, Close only until CloseDeadline. So
+// close the client before the service, and bound the life of its connections. Otherwise they stay
+// with hosts that were removed.
+//
+// The first call closes the connections that were dialled in advance, and PrespawnConns has no
+// effect from then on: a client begins each connection with a handshake of its own.
+//
+// Use a service for either DialContext or GetConn. If they share it, DialContext closes idle
+// connections of GetConn's callers when it needs their place.
 func (s *Service) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return (&Dialer{Service: s}).DialContext(ctx, network, address)
 }
@@ -46,28 +63,24 @@ func (s *Service) DialContext(ctx context.Context, network, address string) (net
 type Dialer struct {
 	Service *Service
 
-	// Score rates an answer by the time from the first write to the first byte that was read after it. The result is
-	// brought into [0, 1]. Also, for an answer that the client did not wait for, by the time that it did. Default nil:
-	// HostUp.
+	// Score rates an answer by the time from the first write to the first byte read after it. If
+	// the client closes the connection without an answer in less than a second, Score gets the time
+	// that the client waited. Its result is brought into [0, 1]. Default nil: HostUp.
 	//
-	//	func(firstByte time.Duration) float64 { return pooly.LatencyScore(firstByte, 5*time.Millisecond) }
+	//	func(firstByte time.Duration) float64 {
+	//		return pooly.LatencyScore(firstByte, 5*time.Millisecond)
+	//	}
 	Score func(firstByte time.Duration) float64
 }
 
 // DialContext is Service.DialContext.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	s := d.Service
-	q := s.newSearch(ctx, nil)
-	if v, err := s.currentView(); err == nil {
-		q.first, _ = v.pick(s) // an error comes again, from run
-	}
-	q.turn.unused = true
-	lease, err := q.run()
+	lease, err := s.dialOutside(ctx)
 	if err != nil {
 		s.getFailures.Add(1)
-		return nil, err
+		return nil, s.explain(err)
 	}
-	lease.conn.pool.spend(lease)
 	nc := lease.NetConn()
 	if nc == nil {
 		_ = lease.conn.pool.put(lease, outcome{})
@@ -77,27 +90,29 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return newClientConn(nc, lease, d.Score), nil
 }
 
-// clientConn is a connection of a client that has its own protocol. It watches what happens, to rate the host.
+// clientConn is a connection of a client with its own protocol. It watches reads and writes to rate
+// the host.
 type clientConn struct {
 	net.Conn
 	lease *Conn
 	score func(time.Duration) float64 // nil: HostUp
 
-	asked   atomic.Int64 // when the first write was to which no answer has come, by the clock of the pool; 0: none
+	asked   atomic.Int64 // time of the first unanswered write, by the pool's clock; 0: none
 	heard   atomic.Bool  // something was read
-	failed  atomic.Bool  // the host was rated HostDown, for the last time
+	failed  atomic.Bool  // the host was rated HostDown, so nothing more is rated
 	closed  atomic.Bool
-	noRead  atomic.Bool // the deadline for reads was in the past when it was set
+	noRead  atomic.Bool // the read deadline was in the past when it was set
 	noWrite atomic.Bool
 }
 
-// patience is how long a client waits for an answer before closing the connection tells against the host. Less is how
-// some say goodbye: MySQL's and PostgreSQL's clients write a last message and close.
-const patience = time.Second
+// longWait is how long a client must have waited for an answer before its Close counts against the
+// host. Clients of MySQL and PostgreSQL write a last message and close at once.
+const longWait = time.Second
 
 var errGaveUp = errors.New("the client waited for an answer and closed the connection")
 
-// newClientConn returns nc with the methods that it has: code that asks by a type assertion must not be misled.
+// newClientConn returns a connection that has only those optional methods that nc has, because
+// callers ask by type assertion.
 func newClientConn(nc net.Conn, lease *Conn, score func(time.Duration) float64) net.Conn {
 	c := &clientConn{Conn: nc, lease: lease, score: score}
 	bottom := nc
@@ -115,7 +130,7 @@ func newClientConn(nc net.Conn, lease *Conn, score func(time.Duration) float64) 
 
 type writeCloser interface{ CloseWrite() error }
 
-// socketMethods are those of net.TCPConn and net.UnixConn.
+// socketMethods are the methods of net.TCPConn and net.UnixConn.
 type socketMethods interface {
 	writeCloser
 	syscall.Conn
@@ -132,7 +147,8 @@ type clientSocket struct {
 	socketMethods
 }
 
-// NetConn returns the driver's connection, as that of tls.Conn does. What is done with it directly rates nothing.
+// NetConn returns the driver's connection, like tls.Conn's NetConn. Reads and writes on it rate
+// nothing.
 func (c *clientConn) NetConn() net.Conn {
 	return c.Conn
 }
@@ -157,7 +173,8 @@ func (c *clientConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom lets the kernel copy, where it can. An error may be that of r, so only one that r cannot have counts.
+// ReadFrom lets the kernel copy if it can. An error may be r's, so only an error that r cannot
+// cause counts.
 func (c *clientConn) ReadFrom(r io.Reader) (int64, error) {
 	to, ok := c.Conn.(io.ReaderFrom)
 	if !ok {
@@ -193,25 +210,26 @@ func (c *clientConn) setDeadline(t time.Time, past ...*atomic.Bool) {
 	}
 }
 
-// Close closes the connection, and gives up its place.
-func (c *clientConn) Close() error {
+// Close closes the connection and frees its place.
+func (c *clientConn) Close() (err error) {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	var o outcome
+	defer func() { err = c.lease.conn.pool.put(c.lease, o) }() // even if Score ends the goroutine
 	if at := c.asked.Load(); at != 0 && !c.failed.Load() {
 		waited := c.lease.conn.pool.clock.now() - time.Duration(at)
 		switch {
-		case waited >= patience:
-			o = outcome{score: HostDown, rated: true, fatal: true, cause: errGaveUp}
+		case waited >= longWait:
+			o = outcome{score: HostDown, rated: true, failure: true, cause: errGaveUp}
 		case c.score != nil:
 			o = outcome{score: c.rule(waited), rated: true}
 		}
 	}
-	return c.lease.conn.pool.put(c.lease, o)
+	return nil
 }
 
-// interrupted reports whether an error is of the user's making.
+// interrupted reports whether the user caused an error.
 func (c *clientConn) interrupted(err error, past *atomic.Bool) bool {
 	return c.closed.Load() || errors.Is(err, net.ErrClosed) || past.Load() && errors.Is(err, os.ErrDeadlineExceeded)
 }
@@ -240,99 +258,52 @@ func (c *clientConn) rule(elapsed time.Duration) float64 {
 	if c.score == nil {
 		return HostUp
 	}
-	return clampScore(c.score(elapsed))
+	score := HostUp
+	func() {
+		defer func() {
+			if v := recover(); v != nil {
+				_ = recovered(c.lease.conn.pool.log, "Dialer.Score", v)
+			}
+		}()
+		score = clampScore(c.score(elapsed))
+	}()
+	return score
 }
 
 func (c *clientConn) fail(cause error) {
 	if !c.failed.Swap(true) {
-		c.lease.rate(outcome{score: HostDown, rated: true, fatal: true, cause: cause}, 0, c.lease.conn.pool.clock.now())
+		c.lease.rate(outcome{score: HostDown, rated: true, failure: true, cause: cause}, 0, c.lease.conn.pool.clock.now())
 	}
 }
 
-// rate tells of one request among several of a lease that goes on. Without elapsed it tells nothing of latency.
+// rate rates one of several requests of a lease that goes on. elapsed is its latency; 0: unknown.
 func (c *Conn) rate(o outcome, elapsed, now time.Duration) {
 	p := c.conn.pool
-	h := p.host
+	h := hostOf(c)
 	if h == nil {
 		return
 	}
-	h.service.touch()
-	if p.rate(c, o, elapsed, now) {
-		h.reportEjected(o.cause)
+	if !p.busy.Load() {
+		p.wake()
+	}
+	if after := h.rateRequest(c, o, elapsed, now); after != nil {
+		after()
 	}
 }
 
-// rate reports whether the outcome ejected the host.
-func (p *Pool) rate(l *Conn, o outcome, elapsed, now time.Duration) (newly bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.conn.lease != l || l.conn.cut {
-		return false
-	}
-	h := p.host
-	h.trialLocked(o.score)
-	if elapsed > 0 && h.service.timing.Load() {
-		h.timeLocked(l.conn, elapsed, now)
-	}
-	return (o.fatal || p.doubted) && h.judgeLocked(l.conn, o)
-}
-
-// getUnused is get for a caller who needs a connection that nobody has used.
-func (p *Pool) getUnused(w *waiter, forced bool) got {
-	for {
-		now := p.ageNow()
-		p.mu.Lock()
-		if p.closed || p.health == ejected && !forced {
-			p.mu.Unlock()
-			return gone
-		}
-		c := p.idle.takeUnused()
-		if c == nil {
-			outcome := busy
-			if p.enlistLocked(w) {
-				w.pool, w.chosen, outcome = p, p, waiting
-			}
-			p.mu.Unlock()
-			return outcome
-		}
-		expired := now > 0 && now >= p.expiry(c)
-		l := p.grantLocked(c)
-		p.mu.Unlock()
-		if !expired && p.unusedFit(c) {
-			w.lease = l
-			return leased
-		}
-		if c := p.discard(l); c != nil {
-			go p.destroy(c)
-		}
-	}
-}
-
-// unusedFit tests a connection that nobody has used. What it has to read is no reply to someone else, but the greeting
-// of a server that speaks first.
-func (p *Pool) unusedFit(c *conn) bool {
-	err := p.test(c, p.config.TestTimeout)
-	return err == nil || errors.Is(err, errUnread) && c.live != nil && c.live.tls == nil
-}
-
-// evict takes out an idle connection, for the caller to destroy; nil if there is none.
-func (p *Pool) evict() *conn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed || p.idle.length == 0 {
+func (h *host) rateRequest(l *Conn, o outcome, elapsed, now time.Duration) (after func()) {
+	h.mu.Lock()
+	defer h.unlock()
+	c := l.conn
+	if c.lease != l || c.cut {
 		return nil
 	}
-	return p.idle.pop()
-}
-
-// takeUnused takes out a connection that nobody has leased, nil if there is none.
-func (s *idleStack) takeUnused() (c *conn) {
-	s.filter(func(candidate *conn) bool {
-		if c == nil && candidate.leases == nil {
-			c = candidate
-			return false
-		}
-		return true
-	})
-	return c
+	h.rate(o.score)
+	if elapsed > 0 && h.timing.Load() {
+		h.timeLocked(c, elapsed, now)
+	}
+	h.tally.requests++
+	after = h.judge(c, o)
+	h.settleLocked()
+	return after
 }

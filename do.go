@@ -8,39 +8,53 @@ import (
 	"slices"
 )
 
-// Do leases a connection, runs f with it and releases it. It is the shortest correct way to use a service: it gives
-// the connection back on every path, rates the host by what f returned, and goes to another host where f says so.
+// Do leases a connection, runs f with it and releases it. It is the shortest correct way to use a
+// service: it gives the connection back on every path, and rates the host by what f returns.
 //
 //	err := s.Do(ctx, func(c *pooly.Conn) error {
 //		_, err := c.NetConn().Write([]byte("ping\n"))
 //		return err
 //	})
 //
-// The lease ends as by Conn.Release(err, HostUp), with err being what f returned: nil, or an error that the driver
-// calls temporary, rates the host HostUp; any other error closes the connection and rates it HostDown. A function
-// that rates by degrees releases the connection itself, as its last act, and Do leaves it alone:
+// Do releases the connection with f's error and the score HostUp (see Conn.Release). After nil, or
+// an error that the driver calls temporary, the host is rated HostUp. After any other error the
+// connection is closed and the host is rated HostDown. To rate by degrees, f releases the
+// connection itself, as its last act:
 //
 //	c.Release(err, pooly.LatencyScore(time.Since(began), 20*time.Millisecond))
 //
-// If f panics, or ends its goroutine, the connection is closed, the host is not rated, and the panic goes on.
+// If f panics or ends its goroutine, the connection is closed, the host is not rated, and the panic
+// goes on.
 //
-// If the error wraps one made by Retry, f is run again with a connection to a host that this call has not used, or else
-// with one that it has: after RetryDelay if no other can be reached, after FallbackDelay if none answers. While others are
-// merely full it waits for them. f runs GetAttempts times at most.
+// Retries: if the error wraps one made by Retry, f runs again.
+//   - It gets another host than before. If no other host is up, it gets any host after RetryDelay.
+//     If no other host has room, it gets any host after FallbackDelay.
+//   - f runs GetAttempts times at most.
+//   - There is a budget of retries: a fifth of the calls of Do, and ten more a second. It keeps
+//     retries from multiplying the load of hosts that fail because of load. When it is spent, Do
+//     returns f's error.
 //
-// If ctx ends, a connection that is a net.Conn (see Conn.NetConn) is closed under f, so that its reads and writes
-// fail, and Do's error wraps ctx.Err() and the cause. It closes the socket at the bottom, found by way of the
-// NetConn method that tls.Conn has. Connections of other kinds are not touched: f must heed ctx. A host is not to
-// blame if ctx is cancelled, so then it is not rated; that it let a deadline pass rates it HostDown.
+// ctx bounds both the wait for a connection and f. A call that has waited gets no connection if
+// less time is left than the shortest lease of the last second or two took. It fails with
+// ErrOverloaded instead.
 //
-// The error is f's, without the mark of Retry, or else that of GetConnContext; if no connection can be had to run f
-// again, both are wrapped. f must not keep the connection.
+// If ctx ends while f runs, a connection that is a net.Conn (see Conn.NetConn) is closed under f,
+// so that its reads and writes fail. Do's error then wraps ctx.Err() and the cause. Do closes the
+// socket at the bottom, which it finds by the NetConn method that tls.Conn has. Connections of
+// other types are not closed: f must heed ctx.
+//
+// If ctx is cancelled, the host is not rated. If a deadline passes, the host is rated HostDown,
+// unless it had less time than its leases usually take.
+//
+// Do returns f's error without the mark of Retry, or the error of GetConnContext. If no connection
+// can be had for another run, the error wraps both. f must not keep the connection.
 func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
-	c, err := s.GetConnContext(ctx)
+	s.retries.request()
+	c, err := s.lease(ctx, true)
 	if err != nil {
 		return err
 	}
-	var used []*Pool
+	var used []*line
 	for run := 1; ; run++ {
 		err = c.run(ctx, f)
 		var again *retryError
@@ -50,10 +64,10 @@ func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 		if marked, ok := err.(*retryError); ok {
 			err = marked.err
 		}
-		if run >= s.config.GetAttempts {
+		if run >= s.config.GetAttempts || !s.retries.retry(s.clock.now()) {
 			return err
 		}
-		used = append(used, c.conn.pool)
+		used = append(used, &c.conn.pool.line)
 		var failure error
 		if c, failure = s.getOther(ctx, used); failure != nil {
 			return fmt.Errorf("%w, after %w", failure, err)
@@ -61,9 +75,11 @@ func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 	}
 }
 
-// Retry marks the error of a function given to Service.Do: the request failed in a way that lets another host serve it,
-// because nothing was done, or because doing it twice is no harm. The host is rated HostDown; whether its connection
-// is fit for further use, the driver's Temporary says of err itself. Retry of nil is nil.
+// Retry marks an error of a function given to Service.Do: another host may serve the request. Use
+// it if nothing was done, or if doing it twice does no harm. Retry of nil is nil.
+//
+// The host is rated HostDown, and the failure counts against its health. The driver's Temporary
+// decides about the connection by err itself.
 func Retry(err error) error {
 	if err == nil {
 		return nil
@@ -93,15 +109,7 @@ func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 
 	o := outcome{score: HostUp, rated: true}
 	if err != nil {
-		cause := err
-		if marked, ok := err.(*retryError); ok {
-			cause, o.score = marked.err, HostDown
-		} else if again := (*retryError)(nil); errors.As(err, &again) {
-			o.score = HostDown
-		}
-		if !p.temporary(cause) {
-			o.score, o.fatal, o.cause = HostDown, true, cause
-		}
+		o = c.outcome(err)
 		if errors.Is(ctx.Err(), context.Canceled) {
 			if o.fatal {
 				p.spend(c)
@@ -111,14 +119,27 @@ func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 	}
 	_ = p.put(c, o) // f may have released it, and Close may have closed it
 	if interrupted && err != nil {
-		limit := newLimit(ctx, 0)
-		return fmt.Errorf("%w: %w", limit.err(), err)
+		return fmt.Errorf("%w: %w", contextError(ctx), err)
 	}
 	return err
 }
 
-// watch closes the lease's socket when ctx ends. The function that it returns ends the watch, and reports whether the
-// socket was closed.
+// outcome returns the outcome of a lease whose function returned err.
+func (c *Conn) outcome(err error) outcome {
+	o := outcome{score: HostUp, rated: true}
+	cause := err
+	var again *retryError
+	if errors.As(err, &again) {
+		o.score, o.failure, o.cause = HostDown, true, err
+		if marked, ok := err.(*retryError); ok {
+			cause = marked.err
+		}
+	}
+	return c.conn.pool.outcomeOf(c, cause, o)
+}
+
+// watch closes the lease's socket when ctx ends. The returned function ends the watch, and reports
+// whether the socket was closed.
 func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	nc := c.NetConn()
 	if ctx.Done() == nil || nc == nil {
@@ -140,7 +161,7 @@ func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	}
 }
 
-// retire ends a lease and closes its connection, although that did not fail.
+// retire ends a lease and closes its connection, whatever the outcome.
 func (p *Pool) retire(l *Conn, o outcome) error {
 	p.spend(l)
 	return p.put(l, o)
@@ -172,17 +193,12 @@ func socketOf(nc net.Conn) net.Conn {
 	}
 }
 
-// getOther leases a connection to a host whose pool is not in used, while another can be reached.
-func (s *Service) getOther(ctx context.Context, used []*Pool) (*Conn, error) {
-	q := s.newSearch(ctx, nil)
-	q.turn.avoid = slices.Clone(used) // waiters read it, and may outlive an append to used
-	c, err := q.run()
-	if err != nil {
-		s.getFailures.Add(1)
-		return nil, err
+// getOther leases a connection to a host whose pool's line is not in used, while another can be
+// reached.
+func (s *Service) getOther(ctx context.Context, used []*line) (*Conn, error) {
+	c, err := s.acquire(ctx, true, nil, false, slices.Clone(used)) // waiters may read it later
+	if err == nil && s.timed(ctx) {
+		c.conn.start = s.clock.now()
 	}
-	if s.timing.Load() {
-		c.conn.start.Store(int64(s.clock.now()))
-	}
-	return c, nil
+	return c, err
 }

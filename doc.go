@@ -46,14 +46,28 @@
 //
 // # Failing hosts
 //
-// A host is ejected if it refuses a connection, or if several of its requests in a row fail. It
-// gets no traffic while another host gets any. pooly dials it in the background, first after 100
-// ms, then more and more rarely, up to every 10 s. When the host answers, its traffic returns.
+// A host is ejected if it refuses a connection, or if several of its requests in a row fail and the
+// other hosts do better. It gets no traffic while another host gets any. pooly dials it in the
+// background, first after 100 ms, then more and more rarely, up to every 10 s. When the host
+// answers, its traffic returns.
 //
 // A host that does not answer at all costs one caller 250 ms. Then the next host is dialled in
 // parallel. GetConn does not fail while one host can be reached. [Service.GetConnContext] says what
 // it promises, and [GetConnError] what it tells if it fails. docs/RELIABILITY.md in the repository
 // has each promise with its test.
+//
+// # Overload
+//
+// If all hosts are slow or fail, ejecting some would only add load to the others. So pooly ejects
+// outliers only: hosts that are worse than the others. Callers queue in the client, where their
+// deadlines are known:
+//
+//   - Callers that have waited long for their deadline are served last, the newest of them first.
+//   - While requests time out, each host gets fewer leases than MaxConns, as many as it can serve.
+//   - [Service.Do] turns calls away that have too little time left, and bounds retries by a budget.
+//   - MaxWaiting bounds the queue. Calls that are turned away get [ErrOverloaded].
+//
+// Give each call a deadline: callers without one are never late.
 //
 // # Discovery
 //

@@ -2,32 +2,37 @@ package pooly
 
 import "context"
 
-// Driver tells a pool how to connect, close and judge one kind of connection. [NetDriver] is the ready-made
-// one for TCP, Unix sockets and TLS; examples/clients in the repository has others, for Redis and memcached.
+// Driver tells a pool how to connect, close and judge one kind of connection. [NetDriver] is the
+// driver for TCP, Unix sockets and TLS. In the repository, examples/clients has drivers for Redis
+// and memcached.
 //
-// All methods are called concurrently, for different connections, and never with a lock held. Each gets the
-// very *Conn that Dial returned, not the lease that GetConn hands out. A method that panics is contained: the
-// connection is taken for broken, and the panic and its stack are logged.
+// All methods are called concurrently, for different connections, and never with a lock held. Each
+// gets the *Conn that Dial returned, not the lease that GetConn hands out. If a method panics, the
+// connection counts as broken, and the panic and its stack are logged.
 type Driver interface {
-	// Dial connects to address, and wraps the connection with NewConn. Each call returns a Conn of its own.
+	// Dial connects to address, and wraps the connection with NewConn. Each call returns a Conn of
+	// its own.
 	//
-	// It should give up when ctx ends, which happens when the host is removed or the service closed; a caller
-	// that stops waiting does not end it, since the connection will serve another. Its error is the cause that
-	// GetConn reports for the address.
+	// It should give up when ctx ends: after DialTimeout, and when the host is removed or the
+	// service is closed. A caller that stops waiting does not end ctx, because the connection can
+	// serve another caller. The exception is DialContext, which dials with its caller's context.
+	// Its error is the cause that GetConn reports for the address.
 	Dial(ctx context.Context, address string) (*Conn, error)
 
-	// Close closes the connection. It is called once for each connection that Dial returned. One that takes
-	// longer than a second is left to finish in the background, and its place in the pool is given away.
+	// Close closes the connection. It is called once for each connection that Dial returned. If it
+	// takes longer than a second, its place in the pool becomes free before it returns.
 	Close(c *Conn)
 
-	// TestOnBorrow is called before a connection is leased; an error keeps it from being handed out, and it is
-	// closed. It is on the way of every GetConn, so it must not wait for the network; see PoolConfig.TestTimeout for one
-	// that might.
+	// TestOnBorrow is called before a connection is leased, and about once a second for connections
+	// that stay idle while others are leased. After an error the connection is closed and not
+	// handed out. Every GetConn calls it, so it must not wait for the network. If it might, set
+	// PoolConfig.TestTimeout.
 	TestOnBorrow(c *Conn) error
 
-	// Temporary reports whether a connection is still fit for use after an operation on it failed with err, which
-	// is what the user gave to Release and never nil. If not, the error is fatal: the connection is closed and
-	// its host rated HostDown. In doubt it should report false: a connection that is kept although a reply is
-	// still on its way will hand that reply to the wrong request.
+	// Temporary reports whether a connection is still fit for use after an operation on it failed
+	// with err. err is what the user gave to Release, and never nil. If Temporary reports false,
+	// the error is fatal: the connection is closed and its host is rated HostDown. In doubt it
+	// should report false. If a connection is kept while a reply is on its way, the next request
+	// gets that reply.
 	Temporary(err error) bool
 }

@@ -1,19 +1,21 @@
 package pooly
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// The errors that callers branch on, with [errors.Is]: what the package returns wraps one of them and says
-// which service, address or value it is about.
+// The errors that callers test for with [errors.Is]. What the package returns wraps one of them,
+// and says which service, address or value it is about.
 var (
-	// ErrInvalidArg says that an argument or a configuration value is impossible: a score outside [0, 1], a
-	// negative MaxConns.
+	// ErrInvalidArg says that an argument or a configuration value is impossible, such as a score
+	// outside [0, 1] or a negative MaxConns.
 	ErrInvalidArg = errors.New("pooly: invalid argument")
 
 	// ErrPoolClosed says that the service or pool was closed, before the call or during it.
@@ -22,40 +24,66 @@ var (
 	// ErrOpTimeout says that WaitTimeout or CloseDeadline passed first.
 	ErrOpTimeout = errors.New("pooly: operation timed out")
 
-	// ErrNoHostAvailable says that a service has no host, or that every host was asked in every round and none
-	// could be reached.
+	// ErrNoHostAvailable says that a service has no host, or that no host could be reached in
+	// GetAttempts rounds.
 	ErrNoHostAvailable = errors.New("pooly: no host available")
 
-	// ErrConnReleased says that Release was called on a lease that had been given back already.
+	// ErrOverloaded says that a call was turned away, for one of two reasons: MaxWaiting callers
+	// wait already, or a call of Do has too little time left. A later call may succeed.
+	ErrOverloaded = errors.New("pooly: overloaded")
+
+	// ErrConnReleased says that the lease had been released before.
 	ErrConnReleased = errors.New("pooly: connection already released")
 )
 
-// GetConnError is the error of GetConn, GetConnContext and the Get methods of Pool. [errors.Is] and
-// [errors.As] see its Reason and every cause in Attempts, so that both
-// errors.Is(err, ErrNoHostAvailable) and errors.Is(err, syscall.ECONNREFUSED) may hold of one error.
+// GetConnError is the error of GetConn, GetConnContext, DialContext and the Get methods of Pool. It
+// implements net.Error.
+//
+// [errors.Is] and [errors.As] find its Reason and every cause in Attempts. So errors.Is(err,
+// ErrNoHostAvailable) and errors.Is(err, syscall.ECONNREFUSED) may both hold.
 type GetConnError struct {
-	// Service is the service's name, and Pool the address of a Pool used alone; the other is empty.
+	// Service is the service's name. Pool is the address of a Pool used alone. One of them is
+	// empty.
 	Service, Pool string
 
-	// Reason is what ended the call: ErrNoHostAvailable, ErrOpTimeout, ErrPoolClosed, the context's error, or
-	// what was wrong with the strategy.
+	// Reason is what ended the call. It wraps ErrNoHostAvailable, ErrOverloaded, ErrOpTimeout,
+	// ErrPoolClosed or the context's error, or says what was wrong with the strategy.
 	Reason error
 
-	// Attempts says how the hosts failed that the call asked, each with its last failure, in the order in which
-	// they were first asked. It is empty if the call ended before a host failed.
+	// Attempts has the hosts that could not be reached, each with its last failure, in no
+	// particular order. If it is empty, Usage tells why there was no connection. Both are empty if
+	// the context was cancelled. It must not be changed.
 	Attempts []Attempt
+
+	// Usage says how many connections there were, and how many were leased.
+	Usage Usage
 }
 
-// Attempt is one host's part in a failed GetConn.
+// Attempt is a host that could not be reached.
 type Attempt struct {
 	Address string // as given to Add
-	Err     error  // the last failure to get a connection to it
+	Err     error  // the last failure of a dial, or what the host was ejected for
 }
 
-// attemptsShown bounds the text of an error over very many hosts; Attempts itself has them all.
+// Usage says what a service, or a Pool used alone, had when a call failed.
+type Usage struct {
+	Hosts    int // in use
+	Ejected  int // ejected hosts
+	MaxConns int // limit of connections per host
+	Leased   int // connections leased
+	Dialing  int // dials in flight
+	Waiting  int // callers in the queue
+
+	// OldestLease is how long the oldest lease has lasted, right to about 100 ms. It is 0 if
+	// nothing is leased, and for a Pool used alone.
+	OldestLease time.Duration
+}
+
+// attemptsShown bounds the text of an error about very many hosts. Attempts has them all.
 const attemptsShown = 32
 
-// Error names the service, the reason, and each address with its cause.
+// Error names the service, the reason, the usage, and each host that could not be reached with its
+// cause.
 func (e *GetConnError) Error() string {
 	var b strings.Builder
 	b.WriteString("pooly: ")
@@ -65,6 +93,7 @@ func (e *GetConnError) Error() string {
 		fmt.Fprintf(&b, "service %s: ", e.Service)
 	}
 	b.WriteString(strings.TrimPrefix(e.Reason.Error(), "pooly: "))
+	e.Usage.describe(&b)
 	separator := ": "
 	for i, a := range e.Attempts {
 		if i == attemptsShown {
@@ -77,6 +106,23 @@ func (e *GetConnError) Error() string {
 	return b.String()
 }
 
+func (u Usage) describe(b *strings.Builder) {
+	if u.Leased == 0 && u.Dialing == 0 && u.Waiting == 0 {
+		return
+	}
+	fmt.Fprintf(b, " (%d connections of %d hosts in use, at most %d each", u.Leased, u.Hosts, u.MaxConns)
+	if u.OldestLease >= time.Second {
+		fmt.Fprintf(b, ", the oldest for %v", u.OldestLease.Round(time.Second))
+	}
+	if u.Dialing > 0 {
+		fmt.Fprintf(b, "; %d dials under way", u.Dialing)
+	}
+	if u.Ejected > 0 {
+		fmt.Fprintf(b, "; %d hosts ejected", u.Ejected)
+	}
+	fmt.Fprintf(b, "; %d callers waiting)", u.Waiting)
+}
+
 // Unwrap returns the reason and every attempt's cause.
 func (e *GetConnError) Unwrap() []error {
 	errs := make([]error, 0, 1+len(e.Attempts))
@@ -87,7 +133,29 @@ func (e *GetConnError) Unwrap() []error {
 	return errs
 }
 
-// named says which service or pool an error is about, and says "pooly" once.
+// Timeout reports whether the call ended because its deadline or WaitTimeout passed, as net.Error
+// defines it.
+func (e *GetConnError) Timeout() bool {
+	return errors.Is(e.Reason, ErrOpTimeout) || errors.Is(e.Reason, context.DeadlineExceeded)
+}
+
+// Temporary reports whether the same call may succeed a moment later, which is so after a timeout
+// and in overload.
+func (e *GetConnError) Temporary() bool {
+	return e.Timeout() || errors.Is(e.Reason, ErrOverloaded)
+}
+
+// hopelessError says that a caller had too little time left to use a connection.
+type hopelessError struct{ left, needed time.Duration }
+
+func (e *hopelessError) Error() string {
+	return fmt.Sprintf("%v: %v before its deadline, where the shortest lease takes %v",
+		ErrOverloaded, e.left, e.needed)
+}
+
+func (e *hopelessError) Unwrap() []error { return []error{ErrOverloaded, context.DeadlineExceeded} }
+
+// named says which service or pool an error is about. It says "pooly" only once.
 func named(kind, name string, err error) error {
 	return &namedError{fmt.Sprintf("pooly: %s %s: %s", kind, name, strings.TrimPrefix(err.Error(), "pooly: ")), err}
 }
@@ -100,7 +168,7 @@ type namedError struct {
 func (e *namedError) Error() string { return e.text }
 func (e *namedError) Unwrap() error { return e.err }
 
-// quoteAddress leaves ordinary addresses as they are and makes empty, spaced or unprintable ones visible.
+// quoteAddress quotes an address that is empty, has spaces or is not printable.
 func quoteAddress(address string) string {
 	if q := strconv.Quote(address); address == "" || strings.ContainsRune(address, ' ') || q[1:len(q)-1] != address {
 		return q
@@ -108,8 +176,20 @@ func quoteAddress(address string) string {
 	return address
 }
 
-// recovered turns what a plug-in panicked with into an error, and logs the stack, which no caller would
-// otherwise see. It must be called with the value of recover, outside all locks.
+// contextError returns why ctx has ended, with its cause. It returns nil if ctx has not ended.
+func contextError(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != err {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
+}
+
+// recovered makes an error of the value that a plug-in panicked with, and logs the stack. Call it
+// outside all locks.
 func recovered(log *slog.Logger, method string, value any) error {
 	log.Error("pooly: plug-in panicked", "method", method, "panic", value, "stack", string(debug.Stack()))
 	if err, ok := value.(error); ok {

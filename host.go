@@ -8,60 +8,86 @@ import (
 	"github.com/3XX0/pooly/internal/decay"
 )
 
-// ejectionJitter is the share of an ejection time by which it may be shorter, at random.
-const ejectionJitter = 0.2
-
-// latencyDecay is the time constant with which a latency peak is forgotten, Finagle's default for its peak
-// EWMA.
-const latencyDecay = 10 * time.Second
-
-// host is one address of a service: its pool, and what its leases told of it. What a pair of GetConn and Release touches
-// lies together, from the end of window to the beginning of Pool, in two cache lines that processors fetch together, since
-// the first has an even number: over 10,000 hosts in random order a pair with softmax takes 255 ns, and 280 where it is odd.
+// host is one address of a service: its pool, and what its leases said about it. It owns the pool.
+//
+// Field order matters: the hot fields, from the end of window to the beginning of Pool, share an
+// aligned pair of cache lines (tested).
 type host struct {
-	ejection              // guarded by Pool.mu
-	place    atomic.Int32 // in the hosts of the view that was last filled, or had all its scores computed
-	index    int32        // guarded by service.mu; its place in service.order
-	score    atomicFloat  // memoized; written by refresh
-	window   decay.Window // guarded by Pool.mu
-	service  *Service     // immutable
+	index   int32         // guarded by service.mu; its index in service.order
+	score   atomicFloat   // memoized; written by builds
+	trials  float64       // guarded by Pool.mu; as of the last build
+	mean    float64       // guarded by Pool.mu; mean score of these trials
+	timedAt time.Duration // guarded by Pool.mu; when latency was last updated
+	_       [24]byte      // so that the allocator, which puts 8 bytes before large objects, aligns what follows
+	window  decay.Window  // guarded by Pool.mu
+	cluster *cluster      // immutable
 	Pool
-	curve   loadCurve     // written under Pool.mu
-	timedAt time.Duration // guarded by Pool.mu; when latency was last brought up to date
-	trials  float64       // guarded by Pool.mu; as of the last refresh
-	mean    float64       // guarded by Pool.mu; of these trials
+	health           // guarded by Pool.mu
+	curve  loadCurve // written under Pool.mu
 }
 
-// rateLocked records what a lease told.
-func (h *host) rateLocked(c *conn, o outcome, now time.Duration) {
+func (s *cluster) newHost(address string, score float64, now time.Duration) *host {
+	h := &host{cluster: s, mean: decay.NoTrials, window: decay.New(s.slotAt(now))}
+	h.suspectAt = h.limitOfFailures()
+	h.score.Store(score)
+	h.init(address, s.group, h)
+	return h
+}
+
+// rate implements owner.
+func (h *host) rate(score float64) {
+	h.window.Rate(h.cluster.slot.Load(), score)
+}
+
+// leaseEnded implements owner.
+func (h *host) leaseEnded(c *conn, o outcome, now time.Duration) (after func()) {
 	if o.rated {
-		h.trialLocked(o.score)
+		h.rate(o.score)
 	}
-	if start := time.Duration(c.start.Load()); start != 0 && h.service.timing.Load() {
-		h.timeLocked(c, now-start, now)
+	if c.start != 0 && !c.outside && h.timing.Load() {
+		h.timeLocked(c, now-c.start, now)
 	}
+	if c.outside && !o.rated {
+		h.tally.requests-- // its requests have been counted
+	}
+	return h.judge(c, o)
 }
 
-// trialLocked records one score.
-func (h *host) trialLocked(score float64) {
-	h.window.Rate(h.service.slot.Load(), score)
-	if !h.rated && !h.closed {
-		h.rated = true
-		h.service.rated.push(h)
+// hostOf returns the host of a lease, nil if its pool is used alone.
+func hostOf(l *Conn) *host {
+	h, _ := l.conn.pool.owner.(*host)
+	return h
+}
+
+// drained implements owner.
+func (h *host) drained() {
+	h.cluster.keeper.forget(h)
+}
+
+// retire closes the pool of a host that is removed, or whose service is closed. It returns the idle
+// connections for the caller to destroy.
+func (h *host) retire() (idle []*conn) {
+	h.mu.Lock()
+	defer h.unlock()
+	idle, first := h.shutLocked()
+	if first && h.status != ejected {
+		h.group.up.Add(-1)
 	}
+	h.stopProbe()
+	return idle
 }
 
 // timeLocked records how long a lease, or one request of it, took.
 func (h *host) timeLocked(c *conn, elapsed, now time.Duration) {
 	h.observeLocked(elapsed, now)
-	if h.service.fitting.Load() {
+	if h.cluster.fitting.Load() {
 		h.curve.observeLocked(int(c.load), elapsed, now)
 	}
 }
 
-// observeLocked takes a lease time into the peak EWMA: a longer one replaces it at once, a shorter one pulls it
-// down with the weight 1-exp(-Δt/latencyDecay), Δt being the time since the last change. This is Finagle's
-// peak-EWMA load metric (com.twitter.finagle.loadbalancer.PeakEwma).
+// observeLocked adds a lease time to the peak EWMA. A longer time replaces it at once. A shorter
+// time pulls it down with the weight 1-exp(-Δt/latencyDecay), where Δt is the time since the last
+// change. This is Finagle's peak-EWMA load metric (com.twitter.finagle.loadbalancer.PeakEwma).
 func (h *host) observeLocked(elapsed, now time.Duration) {
 	was := float64(h.latency.Load())
 	if x := float64(elapsed); x >= was {
@@ -74,10 +100,10 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 	h.latency.Store(max(1, int64(was)))
 }
 
-// recordLocked returns the score that the window gives by now, and keeps its trials and their mean. It lets the
-// latency of a host that is not used decay, so that one slow reply does not keep traffic away forever.
-func (h *host) recordLocked(at moment) (score float64) {
-	h.rated = false
+// record computes the score. It also lets the latency decay, so that one slow reply does not keep
+// traffic away forever.
+func (h *host) record(at moment) {
+	h.mu.Lock()
 	h.window.Advance(at.slot)
 	if h.latency.Load() != 0 {
 		h.observeLocked(0, at.now)
@@ -86,17 +112,9 @@ func (h *host) recordLocked(at moment) (score float64) {
 		}
 	}
 	h.trials, h.mean = h.window.Trials(), h.window.Mean()
-	return h.window.Score()
-}
-
-// record computes the score, and enters it in the host's arm.
-func (h *host) record(at moment, arm *Arm) {
-	h.mu.Lock()
-	score := h.recordLocked(at)
-	arm.Trials, arm.mean = h.trials, h.mean
+	score := h.window.Score()
 	h.mu.Unlock()
-	arm.Score = h.service.calculate(score)
-	h.score.Store(arm.Score)
+	h.score.Store(h.cluster.calculate(score))
 }
 
 // atomicFloat is a float64 that is read and written atomically.

@@ -6,16 +6,17 @@ import (
 	"github.com/3XX0/pooly/internal/decay"
 )
 
-// Which hosts a service has: Add, Remove and SetHosts register addresses, and the subset, if there is one, says which
-// of these are in use. Each is one change under the service's lock, in effect when that is let go, and afterwards
-// settle does what takes time.
+// How the hosts of a service change. Add, Remove and SetHosts register addresses. With MaxHosts,
+// the subset decides which of them are in use. Each change is made under the service's lock, and is
+// in effect when the lock is released. Afterwards settle does what takes time.
 
-// Add registers a host. When it returns, GetConn may pick the host; its first PrespawnConns connections are
-// dialled in the background.
+// Add registers a host. When it returns, GetConn may pick the host. Its first PrespawnConns
+// connections are dialled in the background.
 //
-// Any string is taken: an address that cannot be dialled makes a host that is ejected, with the cause in the
-// log and in GetConn's errors, and does the others no harm. Adding an address that is registered, or to a closed
-// service, does nothing. With MaxHosts set, the host may be left out, or another for it.
+// Any string is allowed. A host whose address cannot be dialled is ejected, with the cause in the
+// log and in GetConn's errors, and does the other hosts no harm. Add does nothing if the address is
+// registered already or the service is closed. With MaxHosts, pooly may not use this host, or may
+// stop using another.
 func (s *Service) Add(address string) {
 	s.mu.Lock()
 	known := s.registeredLocked(address)
@@ -38,11 +39,12 @@ func (s *Service) Add(address string) {
 	c.settle()
 }
 
-// Remove takes a host out. When it returns, no GetConn picks the host any more. Its idle connections are closed
-// in the background, and leased ones when they are released. Removing an unknown address does nothing.
+// Remove takes a host out. When it returns, GetConn no longer picks the host. Its idle connections
+// are closed in the background, leased ones when they are released. Removing an unknown address
+// does nothing.
 //
-// An address that is added again while leases of its former connections are out gets a new pool, to which these
-// do not count.
+// If the address is added again while leases are out, the host gets a new pool. The old leases do
+// not count there.
 func (s *Service) Remove(address string) {
 	c := s.newChange()
 	s.mu.Lock()
@@ -59,10 +61,10 @@ func (s *Service) Remove(address string) {
 	c.settle()
 }
 
-// SetHosts registers the given hosts and no others, in one change: every GetConn finds either those before or those
-// after. Hosts that stay keep their connections and scores; for the others it is as Add and Remove. Duplicates count
-// once. It does not wait for the network, and costs no more per host than one Add; nor does a change of one host among
-// many, so a discovery that always tells the whole list needs no differences.
+// SetHosts registers the given hosts and no others, in one change: every GetConn sees either the
+// old hosts or the new ones. Hosts that stay keep their connections and scores. Other hosts change
+// as by Add and Remove. Duplicates count once. It does not wait for the network, and it is cheap to
+// call with the full list each time.
 //
 // Without addresses the service has no host, and GetConn fails with ErrNoHostAvailable.
 func (s *Service) SetHosts(addresses ...string) {
@@ -105,16 +107,11 @@ func (s *Service) newChange() *change {
 
 func (c *change) joinLocked(address string) {
 	s := c.service
-	h := &host{service: s}
-	h.init(address, &s.poolEnv, h)
-	h.score.Store(c.score)
-	h.mean = decay.NoTrials
-	h.window = decay.New(s.slotAt(c.now))
+	h := s.newHost(address, c.score, c.now)
 	h.index = int32(len(s.order))
 	s.hosts[address] = h
 	s.order = append(s.order, h)
-	s.size.Add(1)
-	s.available.Add(1)
+	s.up.Add(1)
 	c.joined = append(c.joined, h)
 }
 
@@ -127,11 +124,10 @@ func (c *change) leaveLocked(h *host) {
 	s.order[len(s.order)-1] = nil
 	s.order = s.order[:len(s.order)-1]
 	s.draining[h] = struct{}{}
-	s.size.Add(-1)
 	c.left = append(c.left, h)
 }
 
-// replaceLocked takes one host out of use and another in; nil stands for none.
+// replaceLocked takes one host out of use and another one in. nil: none.
 func (c *change) replaceLocked(out, in *string) {
 	if out != nil {
 		c.leaveLocked(c.service.hosts[*out])
@@ -148,7 +144,7 @@ func (c *change) setLocked(addresses []string) {
 	for _, a := range addresses {
 		wanted[a] = true
 	}
-	for i := len(s.order) - 1; i >= 0; i-- { // backwards, since leaving puts the last in the place of the one
+	for i := len(s.order) - 1; i >= 0; i-- { // backwards, because leaveLocked moves the last host
 		if h := s.order[i]; !wanted[h.address] {
 			c.leaveLocked(h)
 		}
@@ -160,43 +156,35 @@ func (c *change) setLocked(addresses []string) {
 	}
 }
 
-// commitLocked puts the change in effect for the next call.
+// commitLocked puts the change into effect.
 func (c *change) commitLocked() {
 	if len(c.joined)+len(c.left) > 0 {
+		c.service.size.Store(int32(len(c.service.order)))
 		c.service.staleLocked()
 	}
 }
 
-// settle closes what left, and connects what joined.
+// settle closes the pools of hosts that left, and dials hosts that joined.
 func (c *change) settle() {
 	s := c.service
 	for _, h := range c.left {
-		idle, _ := h.shut()
+		idle := h.retire()
 		go h.destroyAll(idle)
 		s.forget(h)
 	}
 	for _, h := range c.joined {
-		h.prespawn(s.config.PrespawnConns)
-		h.serve()
-	}
-	if len(c.joined) > 0 {
-		s.news.tell()
-	}
-	if len(c.left) > 0 {
-		s.queue.wakeChoosy()
-		if s.available.Load() == 0 {
-			s.queue.wakeAll(nil, nil) // those who waited for these hosts must look for another
+		if !s.direct.Load() {
+			h.prespawn(s.config.PrespawnConns)
 		}
 	}
+	if len(c.joined)+len(c.left) == 0 {
+		return
+	}
+	s.queue.match() // waiters of the hosts that left need others
+	s.dialAll()
 }
 
-// staleLocked has the next call make a new view.
-func (s *Service) staleLocked() {
-	s.generation.Add(1)
-	s.view.Store(nil)
-}
-
-// forget lets go of a removed host once it has no connection left, and keeps its counters.
+// forget drops a removed host that has no connection left, and keeps its counters.
 func (s *Service) forget(h *host) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

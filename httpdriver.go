@@ -8,38 +8,43 @@ import (
 	"sync"
 )
 
-// HTTPDriver is the Driver for NewHTTPTransport: its connections are of type *http.ClientConn, and kept alive.
+// HTTPDriver is the Driver for NewHTTPTransport. Its connections are of type *http.ClientConn and
+// kept alive.
 //
-// An HTTP/2 connection serves many requests at once, a lease only one. So Dial gives out one HTTP/2 connection as often
-// as the server allows streams, each time as a connection of its own, and closes it when the last of these is closed:
-// with HTTP/2, MaxConns limits the requests in flight per host, and Stats counts these places, not sockets.
+// An HTTP/2 connection serves many requests at once, but a lease only one. So Dial returns one
+// HTTP/2 connection as often as the server allows streams, each time as a new Conn. The connection
+// is closed when the last of these Conns is closed. With HTTP/2, MaxConns bounds the requests in
+// flight per host, and Stats counts these Conns, not sockets.
 type HTTPDriver struct {
 	scheme    string
 	transport *http.Transport
 
 	mu    sync.Mutex // guards the fields below; not held while dialling
 	conns map[*http.ClientConn]*httpConn
-	hosts map[string]*httpHost // those that spoke HTTP/2
+	hosts map[string]*httpHost // hosts that spoke HTTP/2
 }
 
 var _ Driver = (*HTTPDriver)(nil)
 
-// httpConn is a connection that was given out. Its fields are guarded by the driver's lock.
+// httpConn is a connection that Dial has returned. It is guarded by the driver's lock.
 type httpConn struct {
 	address string
-	places  int // how often it was given out and not closed
+	places  int // how many of its Conns are open
 }
 
 // httpHost is a host whose connections are shared.
 type httpHost struct {
-	turn chan struct{}    // holds one while someone looks for a connection, or dials
+	turn chan struct{}    // full while someone looks for a connection or dials
 	conn *http.ClientConn // guarded by the driver's lock; the newest, nil if it was closed
 }
 
-// NewHTTPDriver returns a driver for hosts that speak HTTP: "http" or "https". The transport says how to connect: its
-// DialContext, TLSClientConfig, Protocols, limits and so on are used, its own pool is not. Set TLSClientConfig.ServerName
-// if the hosts are added by addresses that their certificates do not name. A nil transport means one like
-// http.DefaultTransport, without a proxy. It panics if scheme is another.
+// NewHTTPDriver returns a driver for hosts that speak HTTP. scheme is "http" or "https"; anything
+// else panics. The transport says how to connect: its DialContext, TLSClientConfig, Protocols,
+// limits and so on are used, but not its own pool. A nil transport means one like
+// http.DefaultTransport, without a proxy.
+//
+// If hosts are added by addresses that their certificates do not name, set
+// TLSClientConfig.ServerName.
 func NewHTTPDriver(scheme string, transport *http.Transport) *HTTPDriver {
 	if scheme != "http" && scheme != "https" {
 		panic(fmt.Errorf("%w: NewHTTPDriver: scheme %q is neither http nor https", ErrInvalidArg, scheme))
@@ -93,7 +98,7 @@ func (d *HTTPDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 	return NewConn(cc), nil
 }
 
-// share gives out a host's connection once more, nil if there is none that would serve one more request.
+// share returns a host's connection once more, nil if none can serve one more request.
 func (d *HTTPDriver) share(h *httpHost) *http.ClientConn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,7 +122,7 @@ func (d *HTTPDriver) Close(c *Conn) {
 	}
 }
 
-// leave gives up a place on a connection, and reports whether it was the last.
+// leave closes one Conn of a connection, and reports whether it was the last.
 func (d *HTTPDriver) leave(cc *http.ClientConn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -137,7 +142,8 @@ func (d *HTTPDriver) leave(cc *http.ClientConn) bool {
 
 var errNoMoreRequests = errors.New("the server takes no more requests on this connection")
 
-// TestOnBorrow implements Driver: it returns an error if the connection was closed, or the server has asked to.
+// TestOnBorrow implements Driver. It returns an error if the connection was closed, or if the
+// server has asked to close it.
 func (d *HTTPDriver) TestOnBorrow(c *Conn) error {
 	cc, ok := c.Interface().(*http.ClientConn)
 	if !ok {
@@ -157,8 +163,8 @@ func (d *HTTPDriver) TestOnBorrow(c *Conn) error {
 
 var errNotHTTP = errors.New("not a connection of HTTPDriver")
 
-// Temporary implements Driver. A request that fails leaves its connection unfit; what it fails with at HTTP/2 may
-// concern the one stream, but then giving up its place costs nothing.
+// Temporary implements Driver. It reports false: a request that fails leaves its connection unfit.
+// An HTTP/2 error may concern only one stream, but giving up its place costs nothing.
 func (d *HTTPDriver) Temporary(error) bool {
 	return false
 }

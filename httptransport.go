@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -13,29 +12,34 @@ import (
 )
 
 // HTTPTransport is an http.RoundTripper that has a service choose the host of each request.
+// Keep-alive connections wait in the service's pools, and the picked host gets the request on one
+// of them. It may be used concurrently.
 //
-// Not each connection: keep-alive connections wait in the service's pools, and whichever host the strategy picks gets
-// the request on one of them. The host is rated when the header of its answer comes; the connection goes back when the
-// body is read to its end or closed, so close it, as always. A body that is closed before its end costs an HTTP/1
-// connection, as with http.Transport; one that breaks off rates the host HostDown.
+// The host is rated when the header of its answer comes. The connection goes back when the body is
+// read to its end or closed, so close it, as always. A body closed before its end costs an HTTP/1
+// connection, as with http.Transport. A body that breaks off rates the host HostDown.
 //
-// The host in the URL is what the server sees as Host, and chooses nothing; its scheme should be the driver's. A request
-// is sent again, once, to another host, if its connection breaks before an answer begins, which includes connections
-// that the server closed while idle, and net/http would call it replayable: the method is GET, HEAD, OPTIONS or TRACE,
-// or there is an Idempotency-Key or X-Idempotency-Key header, and the body is empty or GetBody gives it again. Time-outs
-// are not sent again, and neither are answers, whatever their status.
+// The server sees the URL's host as Host. It chooses nothing. The URL's scheme should be the
+// driver's.
 //
-// It may be used concurrently.
+// A request is sent again to another host, once, if both hold:
+//   - Its connection breaks before an answer begins. This includes connections that the server
+//     closed while idle.
+//   - net/http would call it replayable: the method is GET, HEAD, OPTIONS or TRACE, or there is an
+//     Idempotency-Key or X-Idempotency-Key header; and the body is empty or GetBody returns it
+//     again.
+//
+// Requests that time out are not sent again, and neither are answered ones, whatever the status.
 type HTTPTransport struct {
 	service *Service
 	score   func(HTTPExchange) float64
 }
 
-// HTTPExchange is what there is to rate a host by.
+// HTTPExchange is what a host is rated by.
 type HTTPExchange struct {
 	Request  *http.Request
-	Response *http.Response // its header; nil if there is none. The body must not be touched
-	Err      error          // why there is none, nil otherwise
+	Response *http.Response // the header; nil if there is none. Do not touch the body
+	Err      error          // why there is no response; else nil
 	Elapsed  time.Duration  // from the lease to the header or the error
 }
 
@@ -47,21 +51,21 @@ type HTTPExchange struct {
 //	s.SetHosts("10.0.0.1:8080", "10.0.0.2:8080")
 //	client := &http.Client{Transport: pooly.NewHTTPTransport(s), Timeout: time.Second}
 //
-// That is examples/clients/http in the repository. It rates by ScoreHTTP(0); see SetScore. Closing the service closes
-// the connections.
+// examples/clients/http in the repository is such a program. The transport rates by ScoreHTTP(0);
+// see SetScore. Closing the service closes the connections.
 func NewHTTPTransport(service *Service) *HTTPTransport {
 	return &HTTPTransport{service: service, score: ScoreHTTP(0)}
 }
 
-// SetScore replaces the rule that rates a host. The result is brought into [0, 1]. It is not asked about a request that
-// the client cancelled, that is malformed, or whose body cannot be read: these tell nothing of the host. It must be
-// called before the transport is used.
+// SetScore sets the rule that rates a host. Its result is brought into [0, 1]. Some requests say
+// nothing about the host, and the rule is not asked: those that the client cancelled, that are
+// malformed, or whose body cannot be read. Call SetScore before the transport is used.
 func (t *HTTPTransport) SetScore(rule func(HTTPExchange) float64) {
 	t.score = rule
 }
 
-// ScoreHTTP returns a rule that rates errors, time-outs and server errors (5xx) HostDown, and other answers by
-// LatencyScore with the given target, or HostUp if that is 0.
+// ScoreHTTP returns a rule for SetScore. Errors, timeouts and server errors (5xx) rate HostDown.
+// Other answers rate by LatencyScore with the given target, or HostUp if target is 0.
 func ScoreHTTP(target time.Duration) func(HTTPExchange) float64 {
 	return func(e HTTPExchange) float64 {
 		switch {
@@ -74,9 +78,10 @@ func ScoreHTTP(target time.Duration) func(HTTPExchange) float64 {
 	}
 }
 
-// RoundTrip implements http.RoundTripper. If no host can be reached, its error is that of GetConnContext.
+// RoundTrip implements http.RoundTripper. If no host can be reached, its error is that of
+// GetConnContext.
 func (t *HTTPTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	lease, err := t.service.GetConnContext(req.Context())
+	lease, err := t.service.lease(req.Context(), true)
 	if err != nil {
 		closeBody(req)
 		return nil, err
@@ -93,7 +98,7 @@ func (t *HTTPTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		again.Body = body
 	}
-	lease, failure := t.service.getOther(req.Context(), []*Pool{lease.conn.pool})
+	lease, failure := t.service.getOther(req.Context(), []*line{&lease.conn.pool.line})
 	if failure != nil {
 		closeBody(again)
 		return nil, fmt.Errorf("%w, after %w", failure, err)
@@ -105,7 +110,8 @@ func (t *HTTPTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// send sends a request over a leased connection. It reports whether the connection broke before an answer began.
+// send sends a request over a leased connection. It reports whether the connection broke before an
+// answer began.
 func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Response, err error, broken bool) {
 	p := lease.conn.pool
 	cc, ok := lease.Interface().(*http.ClientConn)
@@ -123,7 +129,7 @@ func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Respons
 		sent.Body = body
 	}
 	if !lease.conn.sampled {
-		lease.conn.start.Store(0) // for strategies, the header is what counts: a body may stream for hours
+		lease.conn.start = 0 // the header is timed: a body may stream for hours
 	}
 	returned := false
 	defer func() {
@@ -138,7 +144,8 @@ func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Respons
 
 	if err != nil {
 		closeBody(sent)
-		ours := body.failed() || cc.Err() == nil && strings.HasPrefix(err.Error(), "http: ") // malformed, and not sent
+		// An error with this prefix says that the request is malformed and was not sent.
+		ours := body.failed() || cc.Err() == nil && strings.HasPrefix(err.Error(), "http: ")
 		cancelled := errors.Is(req.Context().Err(), context.Canceled)
 		if !ours && !cancelled {
 			t.rate(lease, HTTPExchange{Request: req, Err: err, Elapsed: now - began}, now)
@@ -165,16 +172,17 @@ func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Respons
 	return resp, nil, false
 }
 
-// rate tells the host's score by the rule, which is the user's.
+// rate rates the host by the rule, which is the user's code.
 func (t *HTTPTransport) rate(lease *Conn, e HTTPExchange, now time.Duration) {
 	defer func() {
 		if v := recover(); v != nil {
 			_ = recovered(t.service.log, "HTTPTransport's rule", v)
 		}
 	}()
-	o := outcome{score: clampScore(t.score(e)), rated: true, fatal: e.Err != nil, cause: e.Err}
+	o := outcome{score: clampScore(t.score(e)), rated: true, failure: e.Err != nil, cause: e.Err}
+	o.timeout = o.failure && isTimeout(e.Err)
 	elapsed := e.Elapsed
-	if lease.conn.start.Load() != 0 {
+	if lease.conn.start != 0 {
 		elapsed = 0 // the end of the lease tells
 	}
 	lease.rate(o, elapsed, now)
@@ -192,11 +200,6 @@ func replayable(req *http.Request) bool {
 	_, key := req.Header["Idempotency-Key"]
 	_, xKey := req.Header["X-Idempotency-Key"]
 	return key || xKey
-}
-
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 func closeBody(req *http.Request) {
@@ -265,7 +268,7 @@ func (b *answerBody) end(err error, reusable bool) {
 	b.ended.Do(func() {
 		var o outcome
 		if err != nil && !errors.Is(b.ctx.Err(), context.Canceled) && !errors.Is(err, http.ErrBodyReadAfterClose) {
-			o = outcome{score: HostDown, rated: true, fatal: true, cause: err}
+			o = outcome{score: HostDown, rated: true, failure: true, fatal: true, timeout: isTimeout(err), cause: err}
 		}
 		p := b.lease.conn.pool
 		if !reusable || b.last {

@@ -1,6 +1,7 @@
 package pooly
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 )
@@ -26,9 +27,11 @@ type Sharer interface {
 // thousands of times. It is safe for concurrent use.
 func (s *Service) Shares() map[string]float64 {
 	s.refresh()
-	v := s.view.Load()
+	v := s.snapshot.Load()
 	if v == nil {
-		v = s.rebuild()
+		if b := s.rebuild(false); b != nil {
+			v = b.wait(context.Background())
+		}
 	}
 	if v == nil || v.picker == nil {
 		return nil
@@ -37,12 +40,12 @@ func (s *Service) Shares() map[string]float64 {
 	if len(shares) != len(v.hosts) {
 		return nil
 	}
-	byAddress := make(map[string]float64, len(v.hosts)+len(v.ejected))
+	byAddress := make(map[string]float64)
+	for _, h := range s.all() {
+		byAddress[h.address] = 0
+	}
 	for i, h := range v.hosts {
 		byAddress[h.address] = shares[i]
-	}
-	for _, h := range v.ejected {
-		byAddress[h.address] = 0
 	}
 	return byAddress
 }

@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// latencyDecay is the time constant with which a latency peak is forgotten, Finagle's default for
+// its peak EWMA.
+const latencyDecay = 10 * time.Second
+
 // How fast a loadCurve forgets.
 const (
 	curveMemory  = time.Second // the time constant with which leases lose weight

@@ -73,25 +73,25 @@ func metricName(name string) string {
 }
 
 // getConn is GetConnContext, timed if the call is sampled.
-func (m *metrics) getConn(ctx context.Context) (*Conn, error) {
+func (m *metrics) getConn(ctx context.Context, whole bool) (*Conn, error) {
 	s := m.service
 	sampled := m.rate >= 1 || s.rng.Float64() < m.rate
 	var began, now time.Duration
 	if sampled {
 		began = s.clock.now()
 	}
-	c, err := s.get(ctx)
+	c, err := s.get(ctx, whole)
 	if err != nil {
 		return nil, err
 	}
-	if sampled || s.timing.Load() {
+	if sampled || s.timed(ctx) {
 		now = s.clock.now()
-		c.conn.start.Store(int64(now))
+		c.conn.start = now
 	}
 	if sampled {
 		c.conn.sampled = true
 		m.timing("conns.get.delay", now-began)
-		_ = m.client.Timing("hosts.score", percent(c.conn.pool.host.score.Load()), float32(m.rate))
+		_ = m.client.Timing("hosts.score", percent(hostOf(c).score.Load()), float32(m.rate))
 	}
 	return c, nil
 }

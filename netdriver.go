@@ -14,13 +14,14 @@ import (
 // DefaultConnTimeout is how long a NetDriver tries to connect.
 const DefaultConnTimeout = 5 * time.Second
 
-// NetDriver is the Driver for stream connections of package net: TCP and Unix sockets, with TLS if
-// wanted. Its connections are net.Conns, see Conn.NetConn.
+// NetDriver is the Driver for stream connections of package net: TCP and Unix sockets, optionally
+// with TLS. Its connections are net.Conns, see Conn.NetConn.
 //
 // A connection is not handed out again if the peer has closed it, or has sent bytes that nobody
-// read: they may be the late reply to someone else's request. See TestOnBorrow.
+// read: they may be the late reply to someone else's request. TestOnBorrow finds out by peeking at
+// the socket. It does not wait and consumes nothing. On systems other than Unix it finds nothing.
 //
-// Call the Set methods before the driver is used. All other methods are safe for concurrent use.
+// Call the Set methods before the driver is used. All other methods may be called concurrently.
 type NetDriver struct {
 	network      string
 	connTimeout  time.Duration
@@ -41,17 +42,14 @@ func NewNetDriver(network string) *NetDriver {
 	}
 }
 
-// SetConnTimeout bounds the time to connect, including the TLS handshake. PoolConfig.DialTimeout
-// bounds it, too. Default 5 s. 0 means as long as the operating system tries.
+// SetConnTimeout bounds the time to connect, TLS handshake included. Default 5 s; 0: as long as the
+// operating system tries. PoolConfig.DialTimeout is a second bound.
 func (d *NetDriver) SetConnTimeout(timeout time.Duration) {
 	d.connTimeout = timeout
 }
 
-// SetReadTimeout bounds each Read. A deadline that the user sets holds as well: the earlier of the
-// two ends the Read. Default 0: no bound.
-//
-// After a timeout, release the connection with the error. It is then closed, since the reply may
-// still come.
+// SetReadTimeout bounds each Read. Release the connection with the timeout's error: it is then
+// closed, because the reply may still come. Default 0: no bound.
 func (d *NetDriver) SetReadTimeout(timeout time.Duration) {
 	d.readTimeout = timeout
 }
@@ -61,12 +59,12 @@ func (d *NetDriver) SetWriteTimeout(timeout time.Duration) {
 	d.writeTimeout = timeout
 }
 
-// SetTLSConfig has the driver use TLS. Dial completes the handshake. A nil config means no TLS, the
-// default.
+// SetTLSConfig has the driver use TLS. Dial completes the handshake. The config is cloned. A nil
+// config means no TLS, the default.
 //
-// The config is cloned. If its ServerName is empty, the server's certificate must be valid for the
-// host of the address. If its ClientSessionCache is nil, the driver's connections share one, so
-// that all but the first handshake with a server can be short.
+// If ServerName is empty, the peer's certificate must be valid for the host of the address that is
+// dialled. If ClientSessionCache is nil, the driver's connections share a cache, so that only the
+// first handshake with a server is a full one.
 func (d *NetDriver) SetTLSConfig(config *tls.Config) {
 	d.tls = config.Clone()
 	if d.tls != nil && d.tls.ClientSessionCache == nil {
@@ -74,12 +72,11 @@ func (d *NetDriver) SetTLSConfig(config *tls.Config) {
 	}
 }
 
-// SetDialContext replaces the way to connect, for a proxy, an SSH tunnel or socket options. The
-// default is that of a net.Dialer; nil restores it. TLS, if wanted, runs on what dial returns.
+// SetDialContext sets the function that connects, for a proxy, an SSH tunnel or socket options. The
+// default, and the meaning of nil, is that of a net.Dialer. TLS, if set, is added to what dial
+// returns.
 //
-// TestOnBorrow needs the socket of a connection. A type that wraps a connection should have the
-// method SyscallConn if it only passes bytes on, or else a method NetConn() net.Conn, as tls.Conn
-// has. TestOnBorrow says what either leads to.
+// If a connection is no syscall.Conn, TestOnBorrow cannot examine it and takes it for fit.
 func (d *NetDriver) SetDialContext(
 	dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) {
@@ -103,26 +100,25 @@ func (d *NetDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 	if socket == nil {
 		return nil, errNilSocket
 	}
-	var tc *tls.Conn
 	var under sockpeek.Checker
 	nc := socket
 	if d.tls != nil {
 		tlsSocket := sockpeek.UnderTLS(socket)
-		if tc, err = d.handshake(ctx, tlsSocket, address); err != nil {
+		tc, err := d.handshake(ctx, tlsSocket, address)
+		if err != nil {
 			_ = socket.Close()
 			return nil, err
 		}
 		tlsSocket.Bind(tc)
 		nc, under = tc, tlsSocket
 	} else {
-		tc, _ = socket.(*tls.Conn)
 		under = sockpeek.Of(socket)
 	}
 	if d.readTimeout > 0 || d.writeTimeout > 0 {
 		nc = newTimeoutConn(nc, d.readTimeout, d.writeTimeout)
 	}
 	c := NewConn(nc)
-	c.conn.live = newLiveness(nc, tc, under)
+	c.conn.live = newLiveness(nc, under)
 	return c, nil
 }
 
@@ -153,19 +149,7 @@ func (d *NetDriver) Close(c *Conn) {
 }
 
 // TestOnBorrow implements Driver. It returns an error if the peer has closed the connection, or if
-// there are unread bytes. It also removes deadlines that the last user has left behind.
-//
-// It consumes no reply and does not wait for the network. What it sees depends on the connection:
-//   - It peeks at a socket, and at any syscall.Conn.
-//   - On TLS by SetTLSConfig it also sees what is decrypted, or has come in part. Session tickets
-//     do not count as unread.
-//   - On a tls.Conn that a tls.Dialer has made, it sees the same, except for half a record. A
-//     session ticket there costs a millisecond, once for each connection.
-//   - If NetConn methods lead to a socket below layers that it does not know, it peeks at that. Any
-//     byte there counts as unread, even one that only concerns a layer. What a layer has read ahead
-//     is not seen.
-//   - A connection without a socket that can be found passes for fit. So does any connection on a
-//     system without MSG_PEEK, such as Windows.
+// there are unread bytes. It also removes a deadline that the last user has left.
 func (d *NetDriver) TestOnBorrow(c *Conn) error {
 	if c.conn.live == nil { // of another driver
 		return nil
@@ -173,9 +157,9 @@ func (d *NetDriver) TestOnBorrow(c *Conn) error {
 	return c.conn.live.check()
 }
 
-// Temporary implements Driver. It is true only for an interrupted system call, which leaves the
-// connection as it was. A timeout is fatal, since the reply may still come. So is every other
-// error, including those of the user's own protocol: wrap the driver to be more lenient.
+// Temporary implements Driver. It reports true only for an interrupted system call, which does no
+// harm to a connection. Timeouts are fatal, because the reply may still come. All other errors are
+// fatal too, also those of the user's protocol. Wrap the driver to keep more connections.
 func (d *NetDriver) Temporary(err error) bool {
 	return errors.Is(err, syscall.EINTR)
 }

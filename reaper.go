@@ -2,36 +2,39 @@ package pooly
 
 import (
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// reaper closes idle connections that have become too old, in all pools of a service. It is one timer that is
-// set for the next expiry, and not set while nothing is idle.
+// reaper closes idle connections that are too old, and tests those that were idle for some time, in
+// all pools of a service. It has one timer, which is set for the next expiry or test.
 type reaper struct {
-	env   *poolEnv
+	group *group
 	pools iter.Seq[*Pool]
 
-	next atomic.Int64 // when the timer fires, by env.clock; forever if it is not set
+	next atomic.Int64 // when the timer fires, by group.clock; forever if it is not set
 
-	mu      sync.Mutex // guards the fields below and writes to next
+	mu      mutex // guards the fields below and writes to next; nothing is locked under it
 	timer   *time.Timer
 	swept   time.Duration // when the last sweep began
+	testDue bool          // the next sweep also tests idle connections
 	stopped bool
+
+	testing atomic.Bool // a test is scheduled
 }
 
-// A sweep looks at every pool, so sweeps keep a distance: a sixty-fourth of the shortest age, at most 100 ms.
-// It bounds how much later than at its expiry an idle connection is closed; it is never handed out after it.
+// A sweep looks at every pool, so sweeps keep a distance: 1/64 of the shortest age, at most
+// sweepGap. An idle connection is closed at most that much later than it expires. It is never
+// handed out after it has expired.
 const sweepGap = 100 * time.Millisecond
 
-func newReaper(env *poolEnv, pools iter.Seq[*Pool]) *reaper {
-	r := &reaper{env: env, pools: pools}
+func newReaper(g *group, pools iter.Seq[*Pool]) *reaper {
+	r := &reaper{group: g, pools: pools}
 	r.next.Store(int64(forever))
 	return r
 }
 
-// expect makes sure that a sweep comes soon after the given time.
+// expect schedules a sweep soon after the given time.
 func (r *reaper) expect(expiry time.Duration) {
 	if int64(expiry) >= r.next.Load() {
 		return
@@ -45,7 +48,7 @@ func (r *reaper) expect(expiry time.Duration) {
 		expiry = max(expiry, r.swept+r.gap())
 	}
 	r.next.Store(int64(expiry))
-	delay := expiry - r.env.clock.now()
+	delay := expiry - r.group.clock.now()
 	if r.timer == nil {
 		r.timer = time.AfterFunc(delay, r.sweep)
 	} else {
@@ -55,7 +58,7 @@ func (r *reaper) expect(expiry time.Duration) {
 
 func (r *reaper) gap() time.Duration {
 	age := forever
-	for _, limit := range []time.Duration{r.env.config.ConnIdleTimeout, r.env.config.MaxConnLifetime} {
+	for _, limit := range []time.Duration{r.group.config.ConnIdleTimeout, r.group.config.MaxConnLifetime} {
 		if limit > 0 {
 			age = min(age, limit)
 		}
@@ -64,13 +67,100 @@ func (r *reaper) gap() time.Duration {
 }
 
 func (r *reaper) sweep() {
-	now := r.env.clock.now()
+	now := r.group.clock.now()
 	r.mu.Lock()
 	r.swept = now
 	r.next.Store(int64(forever))
+	test := r.testDue
+	r.testDue = false
 	r.mu.Unlock()
 	for p := range r.pools {
 		p.reap(now)
+	}
+	if test {
+		go r.test()
+	}
+}
+
+// testPeriod is how often idle connections are tested while leases flow. testMost is how many are
+// tested at a time.
+const (
+	testPeriod = time.Second
+	testMost   = 256
+)
+
+// leased schedules a test of idle connections. It is called now and then while connections are
+// leased.
+func (r *reaper) leased() {
+	if r.testing.Load() || r.testing.Swap(true) {
+		return
+	}
+	r.mu.Lock()
+	r.testDue = true
+	r.mu.Unlock()
+	r.expect(later(r.group.clock.now(), testPeriod))
+}
+
+// test tests connections that have been idle for some time. Without it, connections that the server
+// has closed would stay at the bottom of their stacks, half closed, for as long as fewer
+// connections are in use.
+func (r *reaper) test() {
+	r.testing.Store(false)
+	left := testMost
+	for p := range r.pools {
+		left -= p.testIdle(left)
+		if left <= 0 {
+			return
+		}
+	}
+}
+
+// testIdle tests up to most connections that have been idle for a while, except the one on top. It
+// returns how many it has tested.
+func (p *Pool) testIdle(most int) (tested int) {
+	timeout := p.config.TestTimeout
+	if timeout == 0 {
+		timeout = forever // in a goroutine of its own, so that a test that ends it does not lose the rest
+	}
+	for ; tested < most; tested++ {
+		c := p.borrowIdle()
+		if c == nil {
+			break
+		}
+		p.returnIdle(c, p.test(c, timeout) == nil)
+	}
+	return tested
+}
+
+// borrowIdle takes out a connection to test, one that has neither been used nor tested lately. It
+// returns nil if there is none.
+func (p *Pool) borrowIdle() (borrowed *conn) {
+	p.mu.Lock()
+	defer p.unlock()
+	top, now := p.idle.top, p.clock.now()
+	p.idle.filter(func(c *conn) bool {
+		recent := now-time.Duration(max(c.since, c.tested)) < testPeriod/2
+		if c == top || recent || borrowed != nil {
+			return true
+		}
+		c.tested = int64(now)
+		borrowed = c
+		return false
+	})
+	return borrowed
+}
+
+// returnIdle puts a connection back that was tested, below all others, or closes it.
+func (p *Pool) returnIdle(c *conn, fit bool) {
+	p.mu.Lock()
+	fit = fit && !p.closed && !p.barred
+	if fit {
+		p.idle.pushBottom(c)
+	}
+	p.settleLocked()
+	p.unlock()
+	if !fit {
+		go p.destroy(c)
 	}
 }
 
@@ -83,7 +173,7 @@ func (r *reaper) stop() {
 	}
 }
 
-// reap closes the idle connections that have expired, and has the reaper come again for the others.
+// reap closes idle connections that have expired, and schedules a sweep for the others.
 func (p *Pool) reap(now time.Duration) {
 	var expired []*conn
 	p.mu.Lock()
@@ -97,11 +187,12 @@ func (p *Pool) reap(now time.Duration) {
 		next = min(next, at)
 		return true
 	})
-	p.mu.Unlock()
+	p.settleLocked()
+	p.unlock()
 	if next < forever {
 		p.reaper.expect(next)
 	}
 	if len(expired) > 0 {
-		go p.destroyAll(expired) // so that a driver that is slow to close one pool's delays no other pool
+		go p.destroyAll(expired) // in the background: the driver may be slow
 	}
 }

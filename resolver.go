@@ -9,23 +9,20 @@ import (
 	"time"
 )
 
-// Resolver finds the hosts of a service, for [Service.Follow]. Package dns in this module has one
-// for DNS. The module github.com/3XX0/pooly/etcd has one for etcd.
+// Resolver finds the hosts of a service, for [Service.Follow]. Package dns has one for DNS. The
+// module github.com/3XX0/pooly/etcd has one for etcd.
 type Resolver interface {
-	// Watch yields the addresses of all hosts, as given to Add. It yields the whole list at first,
-	// and again whenever the list changes. An empty list says that there are no hosts, so it must
-	// not stand for a lookup that failed.
+	// Watch yields the addresses of all hosts, as given to Add: the current list at once, and the
+	// whole new list whenever it changes. An empty list says that there are no hosts, so it must
+	// not stand for a failed lookup.
 	//
-	// When a lookup fails, Watch yields the error, pauses as it sees fit, and tries again. The
-	// hosts stay as they are meanwhile.
-	//
-	// Watch goes on until yield returns false or ctx ends, and then returns soon. If it ends
-	// earlier, or panics, that is logged, and Watch is called anew after a pause. Watch keeps no
-	// slice that it has yielded.
+	// If a lookup fails, Watch yields the error, pauses as it sees fit, and tries again. Meanwhile
+	// the hosts stay as they are. It goes on until yield returns false or ctx ends, and returns
+	// soon after. It must not change a slice that it has yielded.
 	Watch(ctx context.Context) iter.Seq2[[]string, error]
 }
 
-// ResolverFunc is a function that does what Resolver's Watch says.
+// ResolverFunc is a function that does what Resolver.Watch says.
 type ResolverFunc func(ctx context.Context) iter.Seq2[[]string, error]
 
 // Watch implements Resolver.
@@ -48,31 +45,28 @@ const (
 	rewatchJitter = 0.2
 )
 
-// following is a resolver at work for a service.
+// following is a resolver that a service follows.
 type following struct {
 	cancel context.CancelFunc
-	done   chan struct{} // closed when it has ended, and changes no host any more
+	done   chan struct{} // closed when it has ended and changes no more hosts
 }
 
-// Follow lets a resolver decide on the hosts, from now on until the service is closed. It returns
-// when the resolver's first answer is in effect, so that GetConn has hosts to choose from:
+// Follow has a resolver decide on the hosts until the service is closed. It returns when the
+// resolver's first answer is in effect, so that GetConn has hosts to choose from:
 //
 //	if err := s.Follow(ctx, dns.NewHost("cache.internal:11211", nil)); err != nil {
 //		return err
 //	}
 //
-// Each answer replaces the hosts by SetHosts, including those that were added otherwise. While the
-// resolver fails, the hosts stay as they are. Each failure is logged as a warning. A resolver that
-// panics, or ends by itself, is asked again after a second. The pause then doubles each time, up to
-// 30 s.
+// Each answer replaces all hosts by SetHosts, also hosts that were added in other ways. While the
+// resolver fails, the hosts stay as they are. Each failure is logged as a warning.
 //
 // An error says that there is no answer yet, and why: the resolver's first failure, or the end of
-// ctx. Follow goes on all the same. The caller may give up and close the service, or carry on and
-// have the hosts as soon as the resolver finds them. Only after ErrPoolClosed, and ErrInvalidArg
-// for a nil resolver, nothing is followed.
+// ctx. The service goes on following all the same: it gets hosts as soon as the resolver finds
+// them. Only after ErrPoolClosed, and ErrInvalidArg for a nil resolver, nothing is followed.
 //
-// The end of ctx ends this call only. The resolver goes on and gets the values of ctx. Another
-// Follow ends the one before; the hosts stay until the first answer to the new one.
+// ctx bounds only this call, not the following. The resolver gets its values. Another Follow ends
+// the one before. The hosts stay until its first answer.
 func (s *Service) Follow(ctx context.Context, r Resolver) error {
 	if r == nil {
 		return fmt.Errorf("%w: Follow of a nil Resolver", ErrInvalidArg)
@@ -103,8 +97,7 @@ func (s *Service) Follow(ctx context.Context, r Resolver) error {
 	select {
 	case err = <-first:
 	case <-ctx.Done():
-		limit := newLimit(ctx, 0)
-		err = fmt.Errorf("no answer from the resolver: %w", limit.err())
+		err = fmt.Errorf("no answer from the resolver: %w", contextError(ctx))
 	case <-s.done:
 		err = ErrPoolClosed
 	}
@@ -117,7 +110,8 @@ func (s *Service) Follow(ctx context.Context, r Resolver) error {
 	return nil
 }
 
-// follow takes the resolver's answers until ctx ends. It sends the first of them, nil or an error.
+// follow applies the resolver's answers until ctx ends. It sends to first the first answer's error,
+// nil if it was a list.
 func (s *Service) follow(ctx context.Context, r Resolver, first chan<- error) {
 	answer := func(err error) {
 		if err != nil {

@@ -6,6 +6,15 @@ import (
 	"time"
 )
 
+// Computer maps a host's score to the score that the strategy sees. Both are in [0, 1]. A Computer
+// can make small differences between good hosts larger, for example.
+//
+// Compute may be called concurrently. GetConn does not call it. If it panics or returns NaN, the
+// score stays as it was. A result outside [0, 1] is brought to the nearer end.
+type Computer interface {
+	Compute(score float64) float64
+}
+
 // LatencyScore rates how long something took: target / (target + elapsed). That is 1 at 0, 0.5 at
 // target, and nears 0 as elapsed grows. So it tells fast from very fast as well as slow from very
 // slow.
@@ -96,4 +105,12 @@ func checkSteepness(constructor string, steepness float64) float64 {
 			ErrInvalidArg, constructor, steepness))
 	}
 	return steepness
+}
+
+// clampScore returns the number in [0, 1] that is nearest to score, and 0 for NaN.
+func clampScore(score float64) float64 {
+	if math.IsNaN(score) {
+		return HostDown
+	}
+	return min(max(score, HostDown), HostUp)
 }

@@ -3,7 +3,7 @@ package pooly
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -11,69 +11,49 @@ import (
 	"github.com/3XX0/pooly/internal/rendezvous"
 )
 
-// Computer maps a host's score to the one that the strategy sees, both in [0, 1]. It makes small differences
-// between good hosts larger, say. Compute may be called concurrently, and at any time but not on the way of
-// GetConn's fast path. If it panics or returns NaN, the score stays as it was; a result outside [0, 1] is
-// brought to the nearer end.
-type Computer interface {
-	Compute(score float64) float64
-}
-
-// Service is a named set of hosts that serve the same thing, with a pool of connections to each. GetConn leases
-// a connection to a host that the strategy picks, and Conn.Release tells how well the host did.
+// Service is a named set of hosts that serve the same thing, with a pool of connections to each.
+// GetConn leases a connection to a host that the strategy picks. Conn.Release tells how well the
+// host did.
 //
 // All methods may be called concurrently.
 type Service struct {
-	name     string        // immutable
-	config   ServiceConfig // immutable, with its defaults filled in
-	poolEnv                // immutable
+	cluster                // name, config, group and more
 	metrics  *metrics      // immutable; nil if there is no statsd server
 	strategy string        // immutable; the name of the strategy
-	rng      *rand.Rand    // immutable; safe for concurrent use, unlike most
 	done     chan struct{} // closed by Close
 
-	// Read by every call, written rarely.
-	view    atomic.Pointer[view] // nil after a change of hosts, until the next call makes it anew
-	busy    atomic.Bool          // a call came since the last tick
-	timing  atomic.Bool          // the strategy asks for latencies, so leases are timed
-	fitting atomic.Bool          // it asks for those at the current load, so loadCurves are fitted
-	slot    atomic.Int64         // the number of the current slot; right while the service is in use
+	snapshot    atomic.Pointer[snapshot] // nil after a change of hosts, until the next one is built
+	rounds      rounds
+	retries     budget
+	tasks       tasks // background goroutines that call plug-ins
+	getFailures atomic.Uint64
+	diagnosis   diagnosis
 
-	size               atomic.Int32  // hosts in use; changed under mu
-	available          atomic.Int32  // of these, the ones not ejected; changed under their pools' locks
-	ejecting           sync.Mutex    // makes one of counting and ejecting; a leaf, taken under a pool's lock
-	generation         atomic.Uint64 // counts what makes a view stale: changes of hosts, of their health and of scores
-	rated              ratedHosts
-	news               news
-	rebuilding         atomic.Bool
-	tasks              tasks // what runs in the background and calls plug-ins
-	getFailures        atomic.Uint64
-	calculatorReported atomic.Bool   // a ScoreCalculator that misbehaves is logged once
-	slotLength         time.Duration // immutable
-
-	mu        sync.Mutex // guards the fields below; taken before a pool's lock, never held while calling plug-ins
-	closed    bool
-	subset    *rendezvous.Subset // nil if all hosts are in use
-	hosts     map[string]*host   // those in use
-	order     []*host            // the same, each at its index
-	flight    *rebuild           // the rebuild of the view that runs, nil if none does
-	draining  map[*host]struct{} // removed, with connections left
-	retired   PoolStats          // of the hosts that were removed and have no connection left
-	refreshed time.Duration      // when scores were last computed; 0: never
-	walked    moment             // when those of all hosts were
-	took      [2]time.Duration   // the last two refreshes
-	inRefresh bool               // one runs
-	ticking   bool               // the timer is set
-	unseen    bool               // a call came since the scores were last computed
-	ticker    *time.Timer
-	following *following // the latest Follow; nil: none
+	// guards the fields below; taken before Pool.mu; never held while calling plug-ins
+	mu           mutex
+	closed       bool
+	subset       *rendezvous.Subset // nil if all hosts are in use
+	hosts        map[string]*host   // those in use
+	order        []*host            // the same hosts, each at its index
+	draining     map[*host]struct{} // removed hosts that still have connections
+	retired      PoolStats          // of removed hosts that have no connection left
+	nextBuild    *build             // requested and not begun; nil: none
+	building     bool               // runBuilds is running
+	runningBuild *build             // begun and not finished; nil: none
+	refreshed    time.Duration      // when scores were last computed; 0: never
+	took         [2]time.Duration   // durations of the last two refreshes
+	ticking      bool               // the timer is set
+	unseen       bool               // there was a call since scores were last computed
+	ticker       *time.Timer
+	following    *following // the latest Follow; nil: none
 }
 
-// NewService returns a service without hosts, in which each field of config that is zero has its default; a nil
-// config means every default. The config is copied. name is for errors, logs and metrics.
+// NewService returns a service without hosts. Each field of config that is zero has its default; a
+// nil config means every default. The config is copied. The name appears in errors, logs and
+// metrics.
 //
-// It panics if config has an impossible value, with an error that names the field (see Validate). A statsd
-// server that is not there is no error.
+// It panics if config has an impossible value, with an error that names the field (see Validate). A
+// statsd server that cannot be reached is no error.
 func NewService(name string, config *ServiceConfig) *Service {
 	if config == nil {
 		config = &ServiceConfig{}
@@ -83,25 +63,23 @@ func NewService(name string, config *ServiceConfig) *Service {
 	}
 	configured := config.withDefaults()
 	s := &Service{
-		name:     name,
-		config:   configured,
+		cluster:  cluster{name: name, config: configured, rng: rand.New(sharedSource{})},
 		strategy: strategyName(configured.BanditStrategy),
-		rng:      rand.New(sharedSource{}),
 		done:     make(chan struct{}),
 		hosts:    make(map[string]*host),
 		draining: make(map[*host]struct{}),
 	}
 	s.subset = newSubset(s.config.MaxHosts, s.config.SubsetSeed)
 	s.slotLength = max(1, s.config.DecayDuration/decay.Slots)
-	s.poolEnv = poolEnv{
-		config: s.config.PoolConfig,
-		clock:  newClock(),
-		queue:  new(waitQueue),
-		log:    s.config.Logger,
-	}
-	s.reaper = newReaper(&s.poolEnv, s.eachPool)
+	s.group = newGroup(s.config.PoolConfig, s.config.Logger)
+	s.fallback = max(0, s.config.FallbackDelay)
+	s.wake, s.queued = s.awake, s.dialAll
+	s.keeper = s
+	s.outliers.cluster = &s.cluster
+	s.reaper = newReaper(s.group, s.eachPool)
 	if s.config.StatsdAddr != "" {
 		s.metrics = startMetrics(s)
+		s.sampled = s.metrics.leaseEnded
 	}
 	return s
 }
@@ -113,83 +91,80 @@ func (s *Service) Name() string {
 
 // GetConn is GetConnContext without a context: only WaitTimeout bounds its wait.
 func (s *Service) GetConn() (*Conn, error) {
-	return s.GetConnContext(context.Background())
+	return s.lease(context.Background(), false)
 }
 
-// GetConnContext leases a connection to the host that the strategy picks. While any host can serve, it
-// succeeds:
-//   - a host that cannot be reached is ejected and left for the next one, and asked at most once in each of
-//     GetAttempts rounds;
-//   - a host that has not answered a dial after FallbackDelay is left for the next one, too, unless it answers first;
-//   - a host at MaxConns is left for one with room. If all are, the caller waits for the first connection or
-//     place that comes free at any of them; callers are served in the order in which they came;
-//   - a connection that died while idle is replaced;
-//   - ejected hosts are asked if no other is left.
+// GetConnContext leases a connection to the host that the strategy picks. It succeeds while any
+// host can serve:
+//   - A host that cannot be reached is ejected, and the call goes to another one.
+//   - If a dial takes longer than FallbackDelay, another host is dialled in parallel. The first to
+//     connect serves.
+//   - If a host has no room, the call goes to one that has room. If no host has room, the call
+//     waits for whatever comes free first.
+//   - A connection that died while idle is replaced.
+//   - If all hosts are ejected, all are dialled, once for all callers that wait.
 //
-// It blocks no longer than ctx and WaitTimeout allow, provided that the driver's TestOnBorrow does not block.
-// Without hosts it fails at once.
+// Callers are served in the order in which they came, except in overload. A caller is late when it
+// has waited for 50 ms and for a quarter of the time until its deadline. Late callers are served
+// last, the newest of them first. Callers without a deadline are never late.
 //
-// Its error is a *GetConnError, and wraps each failed host's cause and one of: ErrNoHostAvailable; ErrOpTimeout;
-// ErrPoolClosed; ctx.Err() and its cause; or what the strategy did wrong (see Bandit).
+// GetConnContext blocks no longer than ctx and WaitTimeout allow, if the driver's TestOnBorrow does
+// not block.
+//
+// Its error is a *GetConnError. It wraps the cause of each host that cannot be reached, and one of:
+//   - ErrNoHostAvailable: no host is registered, or all hosts failed in each of GetAttempts rounds;
+//   - ErrOverloaded: MaxWaiting callers wait already;
+//   - ErrOpTimeout: WaitTimeout passed;
+//   - ctx.Err() and its cause;
+//   - ErrPoolClosed;
+//   - an error that says what the strategy did wrong (see Bandit).
 func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
+	return s.lease(ctx, false)
+}
+
+// lease is GetConnContext. whole says that ctx also bounds the use of the connection.
+func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
 	if s.metrics != nil {
-		return s.metrics.getConn(ctx)
+		return s.metrics.getConn(ctx, whole)
 	}
-	c, err := s.get(ctx)
-	if c != nil && s.timing.Load() {
-		c.conn.start.Store(int64(s.clock.now()))
+	c, err := s.get(ctx, whole)
+	if c != nil && s.timed(ctx) {
+		c.conn.start = s.clock.now()
 	}
 	return c, err
 }
 
-// get leases an idle connection of the strategy's first choice, the common case, or else searches.
-func (s *Service) get(ctx context.Context) (*Conn, error) {
-	v := s.view.Load()
+// timed reports whether the start of a lease must be recorded. Strategies that go by latency need
+// it. So does a lease with a deadline: the host may get too little of it to be blamed.
+func (s *Service) timed(ctx context.Context) bool {
+	if s.timing.Load() {
+		return true
+	}
+	_, ok := ctx.Deadline()
+	return ok
+}
+
+// get leases an idle connection of the strategy's first pick, the common case. Otherwise it calls
+// acquire.
+func (s *Service) get(ctx context.Context, whole bool) (*Conn, error) {
+	v := s.snapshot.Load()
 	if v == nil || !v.own || !s.busy.Load() || ctx.Err() != nil {
-		return s.prepareAndGet(ctx)
+		return s.acquire(ctx, whole, nil, false, nil)
 	}
-	first := v.hosts[v.picker.Pick(s.rng)]
-	now := first.ageNow()
-	if !first.mu.TryLock() {
-		first = v.lockBusy(s, first)
+	h := v.hosts[v.picker.Pick(s.rng)]
+	now := h.ageNow()
+	if !h.mu.TryLock() {
+		h.lockSlow()
 	}
-	if lease, _ := first.takeLocked(now, false); lease != nil {
+	lease, next := h.take(now)
+	if lease != nil {
 		return lease, nil
 	}
-	return s.find(ctx, first)
+	return s.acquire(ctx, whole, h, next == full, nil)
 }
 
-// prepareAndGet is get where the view is not of now, or the strategy not of this package.
-func (s *Service) prepareAndGet(ctx context.Context) (*Conn, error) {
-	var first *host
-	v, err := s.currentView()
-	if err == nil && ctx.Err() == nil {
-		first, err = v.pick(s)
-	}
-	if err != nil {
-		s.getFailures.Add(1)
-		return nil, &GetConnError{Service: s.name, Reason: err}
-	}
-	if first != nil {
-		if lease := first.takeIdle(false); lease != nil {
-			return lease, nil
-		}
-	}
-	return s.find(ctx, first)
-}
-
-// find searches for a connection, at first at the host given, if there is one.
-func (s *Service) find(ctx context.Context, first *host) (*Conn, error) {
-	lease, err := s.newSearch(ctx, first).run()
-	if err != nil {
-		s.getFailures.Add(1)
-		return nil, err
-	}
-	return lease, nil
-}
-
-// Status returns the number of connections of each host in use, those in use and those idle. It is empty
-// after Close.
+// Status returns the number of connections of each host in use, leased and idle ones together. It
+// is empty after Close.
 func (s *Service) Status() map[string]int32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,8 +177,8 @@ func (s *Service) Status() map[string]int32 {
 	return status
 }
 
-// Stats returns the service's figures. It costs a lock of each pool in turn. After Close it has the totals and
-// no hosts.
+// Stats returns the service's figures. It locks each pool, one after the other. After Close it has
+// the totals and no hosts.
 func (s *Service) Stats() ServiceStats {
 	s.refresh()
 	return s.stats()
@@ -213,12 +188,16 @@ func (s *Service) stats() ServiceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := ServiceStats{
-		PoolStats:   s.retired,
-		Waiting:     int(s.queue.length.Load()),
-		GetFailures: s.getFailures.Load(),
-		Registered:  len(s.order),
-		Strategy:    s.strategy,
-		Hosts:       make([]HostStats, 0, len(s.order)),
+		PoolStats:      s.retired,
+		Waiting:        int(s.queue.length.Load()),
+		Shed:           s.queue.shed.Load(),
+		GetFailures:    s.getFailures.Load(),
+		Retries:        s.retries.spent.Load(),
+		RetriesRefused: s.retries.refused.Load(),
+		Panic:          s.outliers.alike(),
+		Registered:     len(s.order),
+		Strategy:       s.strategy,
+		Hosts:          make([]HostStats, 0, len(s.order)),
 	}
 	if s.subset != nil {
 		stats.Registered = s.subset.Len()
@@ -230,7 +209,7 @@ func (s *Service) stats() ServiceStats {
 			Score:     h.score.Load(),
 			Trials:    h.trials,
 			Latency:   time.Duration(h.latency.Load()),
-			Ejected:   h.health == ejected,
+			Ejected:   h.status == ejected,
 			Ejections: h.ejections,
 			Cause:     h.cause,
 			NextProbe: h.nextProbeLocked(),
@@ -245,15 +224,17 @@ func (s *Service) stats() ServiceStats {
 		stats.add(h.statsLocked())
 		h.mu.Unlock()
 	}
+	stats.Waits += s.vainWaits.Load()
+	stats.WaitDuration += time.Duration(s.vainWaited.Load())
 	return stats
 }
 
-// Close closes the service. Callers that wait get ErrPoolClosed, and so does every later call; idle connections
-// are closed at once, leased ones when they are released. It returns when all are closed, and nothing of the
-// service is left: no connection, goroutine or timer.
+// Close closes the service. Callers that wait, and all later calls, get ErrPoolClosed. Idle
+// connections are closed at once, leased ones when they are released. Close returns when all are
+// closed. Then nothing of the service is left: no connection, goroutine or timer.
 //
-// After CloseDeadline it closes those still leased, and returns an error that wraps ErrOpTimeout and says how
-// many they were; their Release returns ErrPoolClosed.
+// After CloseDeadline, Close closes the connections that are still leased. Its error then wraps
+// ErrOpTimeout and says how many they were. Release of such a lease returns ErrPoolClosed.
 func (s *Service) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -286,7 +267,7 @@ func (s *Service) Close() error {
 	pools := make([]*Pool, len(hosts))
 	for i, h := range hosts {
 		pools[i] = &h.Pool
-		idle, _ := h.shut()
+		idle := h.retire()
 		go h.destroyAll(idle)
 	}
 	err := closeAll(pools, s.config.CloseDeadline)
@@ -305,12 +286,33 @@ func (s *Service) Close() error {
 
 // eachPool yields the pools of the registered hosts.
 func (s *Service) eachPool(yield func(*Pool) bool) {
-	s.mu.Lock()
-	hosts := append([]*host(nil), s.order...)
-	s.mu.Unlock()
-	for _, h := range hosts {
+	for _, h := range s.all() {
 		if !yield(&h.Pool) {
 			return
 		}
 	}
+}
+
+// all returns the hosts in use.
+func (s *Service) all() []*host {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.order)
+}
+
+// hostEjected is called when a host was ejected.
+func (s *Service) hostEjected(h *host, cause error) {
+	s.log.Warn("pooly: host ejected", "service", s.name, "address", h.address, "cause", cause)
+	s.rebuild(false)
+	if !h.isByFeedback() && 2*s.up.Load() < s.size.Load() {
+		s.outliers.readmit()
+	}
+	s.dialAll()
+}
+
+// hostRestored is called when a host was restored.
+func (s *Service) hostRestored(h *host) {
+	s.log.Info("pooly: host restored", "service", s.name, "address", h.address)
+	s.narrow()
+	s.rebuild(false)
 }

@@ -5,19 +5,28 @@ import (
 	"time"
 )
 
-// PoolStats are the figures of one pool, or their sums over several.
+// PoolStats are the figures of one pool, or the sums over several pools.
 type PoolStats struct {
-	Open    int // connections: those in use, idle and being closed
-	InUse   int // of these, leased
-	Idle    int // of these, waiting to be leased
-	Dialing int // dials in flight, of a Pool used alone also between their tries; Open+Dialing is at most MaxConns
+	Open    int // connections: in use, idle or being closed
+	InUse   int // leased connections
+	Idle    int // connections waiting to be leased
+	Dialing int // dials in flight; of a Pool used alone also between their tries
+
+	// MaxConns bounds Open and Dialing together. Limit bounds InUse: it is MaxConns, or less after
+	// requests have timed out. Connections of DialContext are not subject to Limit. Of a pool that
+	// is closed, both are 0.
+	MaxConns, Limit int
+
+	// OldestLease is how long the lease that is out longest has lasted so far, right to about 100
+	// ms; of several pools, the longest of all. It is 0 if none is out, and for a Pool used alone.
+	OldestLease time.Duration
 
 	Gets         uint64        // leases handed out
 	Puts         uint64        // leases released
-	Dials        uint64        // dials that ended, in the background too
-	Failures     uint64        // dials that failed, those that were tried again included
-	Waits        uint64        // times a caller found no idle connection and waited, in vain or not
-	WaitDuration time.Duration // the time that callers waited, together
+	Dials        uint64        // dials that ended, background dials included
+	Failures     uint64        // dials that failed
+	Waits        uint64        // times a caller found no idle connection and waited, also in vain
+	WaitDuration time.Duration // time that callers waited, all together
 }
 
 func (s *PoolStats) add(t PoolStats) {
@@ -25,6 +34,9 @@ func (s *PoolStats) add(t PoolStats) {
 	s.Idle += t.Idle
 	s.Dialing += t.Dialing
 	s.Open += t.Open
+	s.MaxConns += t.MaxConns
+	s.Limit += t.Limit
+	s.OldestLease = max(s.OldestLease, t.OldestLease)
 	s.Gets += t.Gets
 	s.Puts += t.Puts
 	s.Dials += t.Dials
@@ -37,25 +49,28 @@ func (s *PoolStats) add(t PoolStats) {
 type HostStats struct {
 	Address string
 
-	// Score is the host's quality in [0, 1], as the strategy sees it: memoized, and passed through the
-	// ScoreCalculator. It is 0.5 before anything was released.
+	// Score is the host's quality in [0, 1], as the strategy sees it: memoized, and mapped by the
+	// ScoreCalculator. Without a ScoreCalculator it is 0.5 before the first Release.
 	Score float64
 
-	// Trials is the number of Releases behind the score, each weighted by its age (see Arm).
+	// Trials is the number of Releases in the score, each weighted by its age (see Arm).
 	Trials float64
 
-	// Latency is the peak EWMA of lease times; 0 unless the strategy asks for it (see Arm.Latency).
+	// Latency is the peak EWMA of lease times. It is 0 unless the strategy asks for it (see
+	// Arm.Latency).
 	Latency time.Duration
 
-	// Ejected says that the last dial of the host failed, or ConsecutiveFailures leases in a row, so that it takes no
-	// traffic until a probe connects.
+	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
+	// failed, or its leases failed more than those of the other hosts (see
+	// ServiceConfig.ConsecutiveFailures).
 	Ejected bool
 
-	// Cause is what that dial or the last of these leases failed with; nil unless Ejected.
+	// Cause is the error of the last dial that failed, or of the lease that ejected the host. It is
+	// nil unless Ejected.
 	Cause error
 
-	// NextProbe is how long it takes until the host is dialled again; 0 unless Ejected, and while a probe is due or
-	// in flight.
+	// NextProbe is the time until the host is dialled again. It is 0 unless Ejected, and while a
+	// probe is due or in flight.
 	NextProbe time.Duration
 
 	// Ejections is how often the host was ejected since it was added.
@@ -64,8 +79,7 @@ type HostStats struct {
 	PoolStats
 }
 
-// MarshalJSON writes Cause as its message: errors are of any type, and some cannot be written, or would be with all that
-// hangs on them.
+// MarshalJSON writes Cause as its message, because not every error can be encoded.
 func (s HostStats) MarshalJSON() ([]byte, error) {
 	type fields HostStats
 	shown := struct {
@@ -80,28 +94,44 @@ func (s HostStats) MarshalJSON() ([]byte, error) {
 
 // ServiceStats is a snapshot of a service. The figures of each host are of one instant.
 type ServiceStats struct {
-	// PoolStats are the totals. Counters go on over hosts that were removed, and so do connections that are still
-	// leased there.
+	// PoolStats are the totals. Counters include hosts that were removed. Open and InUse include
+	// connections that are still leased there.
 	PoolStats
 
-	// Waiting is how many callers wait because no host has room.
+	// Waiting is how many callers wait in the queue. Callers who wait for a dial of the host that
+	// the strategy picked do not count.
 	Waiting int
+
+	// Shed is how many callers got ErrOverloaded: MaxWaiting callers waited already, or too little
+	// time was left.
+	Shed uint64
+
+	// Retries is how many times Do ran a function again. RetriesRefused is how many times it did
+	// not, because the budget was spent.
+	Retries, RetriesRefused uint64
+
+	// Panic says that hosts have failed alike in the last two seconds. Meanwhile none is ejected
+	// because of its leases.
+	Panic bool
 
 	// GetFailures is how many GetConn calls returned an error.
 	GetFailures uint64
 
-	// Registered is how many hosts are registered. With MaxHosts set, that may be more than are in use.
+	// Registered is how many hosts are registered. With MaxHosts, that may be more than are in use.
 	Registered int
 
-	// Strategy names the service's strategy: what its String method says, else its type.
+	// Strategy is what the strategy's String method returns, or else its type.
 	Strategy string
 
-	// Hosts are those in use, in no particular order: all that are registered, or with MaxHosts the subset.
+	// Hosts are the hosts in use, in no particular order: all registered hosts, or with MaxHosts
+	// the subset.
 	Hosts []HostStats
 }
 
-// counts are what a pool counts under its lock.
+// counts is what a pool counts under its lock.
 type counts struct {
 	dials, failures uint64
-	cut             uint64 // leases that Close has ended
+	cut             uint64        // leases that Close has ended
+	cause           error         // error of the last dial; nil if it connected
+	failedAt        time.Duration // when a dial last failed; 0: never
 }

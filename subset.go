@@ -19,24 +19,19 @@ func newSubset(max int, seed uint64) *rendezvous.Subset {
 }
 
 // widen brings more hosts into use if all hosts in use have been ejected, so that the client is not
-// cut off while its subset is down. It reports whether the caller, whose view has the given
-// generation, should look again.
+// cut off while its subset is down.
 //
 // The subset widens to four times MaxHosts at most. The limit is for the case in which everything
 // is down: without it each client would probe each host, which MaxHosts is there to prevent.
-func (s *Service) widen(generation uint64) bool {
+func (s *Service) widen() {
 	if s.config.MaxHosts == 0 {
-		return false
+		return
 	}
 	c := s.newChange()
 	s.mu.Lock()
-	if s.available.Load() > 0 {
+	if s.up.Load() > 0 || s.closed || !s.subset.Widen() {
 		s.mu.Unlock()
-		return s.generation.Load() != generation
-	}
-	if s.closed || !s.subset.Widen() {
-		s.mu.Unlock()
-		return false
+		return
 	}
 	c.setLocked(s.subset.InUse())
 	c.commitLocked()
@@ -44,7 +39,6 @@ func (s *Service) widen(generation uint64) bool {
 	s.log.Warn("pooly: all hosts of the subset are ejected, using more",
 		"service", s.name, "hosts", len(c.joined))
 	c.settle()
-	return true
 }
 
 // narrow undoes widen once half of the first MaxHosts are up.
@@ -61,7 +55,7 @@ func (s *Service) narrow() {
 	first := s.subset.First()
 	up := 0
 	for _, address := range first {
-		if s.hosts[address].up() {
+		if s.hosts[address].isUp() {
 			up++
 		}
 	}
@@ -74,9 +68,9 @@ func (s *Service) narrow() {
 	c.settle()
 }
 
-// up reports whether the host is not ejected.
-func (h *host) up() bool {
+// isUp reports whether the host is not ejected.
+func (h *host) isUp() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.health != ejected
+	return h.status != ejected
 }

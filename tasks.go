@@ -1,17 +1,16 @@
 package pooly
 
 import (
-	"sync"
 	"time"
 )
 
-// tasks are a service's goroutines in the background that call the strategy and the calculator. None begins after
-// stop. The zero value is ready for use.
+// tasks are a service's background goroutines that call the strategy and the calculator. None
+// begins after stop. The zero value is ready for use.
 type tasks struct {
-	mu      sync.Mutex // guards the fields below
+	mu      mutex // guards the fields below; nothing is locked under it
 	running int
 	stopped bool
-	idle    chan struct{} // made by stop if tasks run; closed by the last
+	idle    chan struct{} // made by stop if tasks run; closed when the last ends
 }
 
 // start runs f in a goroutine.
@@ -38,7 +37,8 @@ func (t *tasks) run(f func()) {
 	f()
 }
 
-// stop lets no more begin, and waits for those that run, but no longer than closeGrace for a plug-in that hangs.
+// stop lets no more tasks begin, and waits for those that run. It waits at most closeGrace, because
+// a plug-in may hang.
 func (t *tasks) stop() {
 	t.mu.Lock()
 	t.stopped = true

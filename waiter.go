@@ -1,189 +1,73 @@
 package pooly
 
 import (
-	"slices"
-	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// A waiter is the place of a call that needs a connection and found none idle. It stands in one of two lines: that
-// of a pool, once a dial of that pool is meant for it; otherwise the queue of the service, when no host has room,
-// where the first host with room takes it out. Leaving either is O(1). A call may have several, see turn.
+// A waiter is a caller without a connection. It stands in one line: the line of the pool that its
+// call chose, while that pool dials for it, or else a line of the queue. It blocks on ready. Pools
+// and the queue do the rest.
 type waiter struct {
-	ticket uint64       // its call's place in the queue, drawn when the call first stands anywhere; 0 before
-	ready  chan *waiter // the call's: gets this waiter once it is answered, and has room for it
+	ready chan struct{} // receives once, when the waiter is answered
 
-	// The answer, written by whoever takes the waiter out of its line, before the waiter is sent. Exactly one comes,
-	// unless leave comes first. With a lease, that pool granted it; with an error, that pool could not be dialled; with
-	// neither, the hosts have changed, and the call must look anew.
+	since    time.Duration // when its call began to wait
+	deadline time.Duration // when its context ends; forever if it has no deadline
+	whole    bool          // the deadline also bounds the use of the connection
+	round    int64         // the last round of dials that does not count for it, see rounds
+
+	// The answer, written before ready receives: a lease, or the reason why there is none.
 	lease *Conn
 	err   error
 
-	chosen *Pool   // the call's: whose line it asked for; nil for the queue
-	avoid  []*Pool // immutable; whose connections it does not take
-
-	queued     bool    // guarded by queue.mu: it stands in the queue
-	pool       *Pool   // guarded by queue.mu: in whose line it stands, or who answered it; nil in the queue
-	dialing    bool    // guarded by pool.mu: it stands in that pool's line
-	prev, next *waiter // guarded like the line it stands in; see also Pool.granted
+	// Guarded by queue.mu.
+	avoid      []*line // of the pools that it would rather not get a connection of, see Service.Do
+	line       *line   // the line that it stands in; nil once it is answered
+	prev, next *waiter
 }
 
-// answer ends the wait of a waiter that was just taken out of its line.
+// answer ends the wait of a waiter that was just removed from its line.
 func (w *waiter) answer(l *Conn, err error) {
 	w.lease, w.err = l, err
-	w.ready <- w
+	w.ready <- struct{}{}
 }
 
-// leave takes w out of wherever it stands. It reports false if w is answered, or is about to be.
-func (w *waiter) leave(q *waitQueue) bool {
-	q.mu.Lock()
-	queued, p := w.queued, w.pool
-	if queued {
-		q.removeLocked(w)
-	}
-	q.mu.Unlock()
-	return queued || p != nil && p.leaveLine(w)
+// A server is a pool as the queue knows it.
+type server interface {
+	// serve gives what the pool has to those who wait, or takes its offer back if it has nothing.
+	// unwanted reports that the pool served nobody of the queue although it has something.
+	serve() (unwanted bool)
+
+	// admit leases an idle connection, or has w wait in line for a dial. It reports false if it can
+	// do neither.
+	admit(w *waiter) (lease *Conn, ok bool)
 }
 
-// waitQueue is where callers wait when no host has room: one for a service, or for a pool used alone. Its lock
-// is a leaf: it may be taken under a pool's lock, and nothing is taken under it.
-type waitQueue struct {
-	length atomic.Int32 // of list; read without the lock to see that no one waits
-	spare  sync.Pool    // of *waiter, each with its channel, from calls that have ended; see turn
-
-	mu      sync.Mutex // guards the fields below
-	list    waiterList // FIFO: in the order of their tickets
-	tickets uint64
-	choosy  int // how many in list avoid some pools
-	closed  bool
-}
-
-// draw returns the next ticket.
-func (q *waitQueue) draw() uint64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.drawLocked()
-}
-
-func (q *waitQueue) drawLocked() uint64 {
-	q.tickets++
-	return q.tickets
-}
-
-// push puts w behind all whose calls came before: a call that stood here already, and got nothing when it had its
-// turn, has its old place. It reports false if the queue is closed.
-func (q *waitQueue) push(w *waiter) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closed {
-		return false
-	}
-	w.pool, w.queued = nil, true
-	if w.ticket == 0 {
-		w.ticket = q.drawLocked()
-	}
-	before := q.list.back
-	for before != nil && before.ticket > w.ticket {
-		before = before.prev
-	}
-	q.list.insert(w, before)
-	if w.avoid != nil {
-		q.choosy++
-	}
-	q.length.Add(1)
-	return true
-}
-
-// pop takes out the caller that has waited longest of those that take a connection of p, whose lock the caller holds;
-// nil if there is none.
-func (q *waitQueue) pop(p *Pool) *waiter {
-	if q.length.Load() == 0 {
-		return nil
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	w := q.list.front
-	for w != nil && slices.Contains(w.avoid, p) {
-		w = w.next
-	}
-	if w != nil {
-		q.removeLocked(w)
-		w.pool = p
-	}
-	return w
-}
-
-// wakeChoosy has the callers that avoid some pools look anew, when one that they may wait for is gone.
-func (q *waitQueue) wakeChoosy() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for w := q.list.front; w != nil && q.choosy > 0; {
-		next := w.next
-		if w.avoid != nil {
-			q.removeLocked(w)
-			w.answer(nil, nil)
-		}
-		w = next
-	}
-}
-
-// wakeAll ends every wait: with what p's dial failed with, or without p because the hosts have changed.
-func (q *waitQueue) wakeAll(p *Pool, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.list.front != nil {
-		w := q.list.front
-		q.removeLocked(w)
-		w.pool = p
-		w.answer(nil, err)
-	}
-}
-
-// close ends every wait and lets no one in.
-func (q *waitQueue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.wakeAll(nil, nil)
-}
-
-func (q *waitQueue) removeLocked(w *waiter) {
-	q.list.remove(w)
-	w.queued = false
-	if w.avoid != nil {
-		q.choosy--
-	}
-	q.length.Add(-1)
-}
-
-// waiterList is a doubly linked list through the waiters themselves.
-type waiterList struct {
-	length      int
+// line is a list of waiters, oldest first. It is guarded by queue.mu. length may be read without
+// the lock.
+type line struct {
+	length      atomic.Int32
+	offer       int32 // its pool's place in queue.offers plus one, 0 if the pool offers nothing
 	front, back *waiter
+	server      server        // immutable; the pool whose line it is, nil for the queue's own
+	load        *atomic.Int32 // immutable; of the pool, to which the line adds; nil for the queue's own
 }
 
-func (l *waiterList) push(w *waiter) {
-	l.insert(w, l.back)
-}
-
-// insert puts w behind another waiter, or first if that is nil.
-func (l *waiterList) insert(w, before *waiter) {
-	w.prev, w.next = before, l.front
-	if before == nil {
+func (l *line) push(w *waiter) {
+	w.prev, w.next, w.line = l.back, nil, l
+	if l.back == nil {
 		l.front = w
 	} else {
-		w.next = before.next
-		before.next = w
+		l.back.next = w
 	}
-	if w.next == nil {
-		l.back = w
-	} else {
-		w.next.prev = w
+	l.back = w
+	l.length.Add(1)
+	if l.load != nil {
+		l.load.Add(1)
 	}
-	l.length++
 }
 
-func (l *waiterList) remove(w *waiter) {
+func (l *line) remove(w *waiter) {
 	if w.prev == nil {
 		l.front = w.next
 	} else {
@@ -194,6 +78,24 @@ func (l *waiterList) remove(w *waiter) {
 	} else {
 		w.next.prev = w.prev
 	}
-	w.prev, w.next = nil, nil
-	l.length--
+	w.prev, w.next, w.line = nil, nil, nil
+	l.length.Add(-1)
+	if l.load != nil {
+		l.load.Add(-1)
+	}
+}
+
+// end returns the newest waiter if newest is set, else the oldest.
+func (l *line) end(newest bool) *waiter {
+	if newest {
+		return l.back
+	}
+	return l.front
+}
+
+func (w *waiter) neighbour(newest bool) *waiter {
+	if newest {
+		return w.prev
+	}
+	return w.next
 }

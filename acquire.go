@@ -1,0 +1,75 @@
+package pooly
+
+import (
+	"context"
+	"slices"
+)
+
+// morePicks is how many more hosts a call asks the strategy for, so that what overflows follows the
+// scores too.
+const morePicks = 2
+
+// acquire leases a connection for a call whose first pick has no idle connection. first is that
+// host, nil if none was picked. full says that first has no room for a dial either.
+//
+// The call asks a few more hosts that the strategy picks, each for an idle connection or a dial.
+// Then it waits in the queue, and the first pool that has something serves it. It does not use the
+// pools to avoid while another pool has something within FallbackDelay.
+func (s *Service) acquire(
+	ctx context.Context, whole bool, first *host, full bool, avoid []*line,
+) (*Conn, error) {
+	c := &call{group: s.group, ctx: ctx, whole: whole, avoid: avoid}
+	lease, err := c.run(func(w *waiter) (lease *Conn, ok bool) {
+		picked := first
+		first = nil // if the call comes back, the strategy picks again
+		return s.choose(ctx, w, picked, full, avoid)
+	})
+	if err != nil {
+		s.getFailures.Add(1)
+		return nil, s.explain(err)
+	}
+	return lease, nil
+}
+
+// choose leases an idle connection of a host that the strategy picks, or has w wait for a dial. It
+// reports false if it can do neither.
+func (s *Service) choose(
+	ctx context.Context, w *waiter, first *host, full bool, avoid []*line,
+) (lease *Conn, ok bool) {
+	w.round = s.rounds.ignored(w.since)
+	v := s.current(ctx)
+	if v != nil && v.err != nil {
+		w.err = v.err
+		return nil, false
+	}
+	if v != nil {
+		asked := [1 + morePicks]*host{first}
+		for i := range min(len(asked), len(v.hosts)) {
+			if asked[i] == nil {
+				if asked[i], w.err = v.pick(s); w.err != nil {
+					return nil, false
+				}
+			}
+			h := asked[i]
+			if slices.Contains(asked[:i], h) || slices.Contains(avoid, &h.line) || full && h == first {
+				continue
+			}
+			if lease, ok := h.admit(w); ok {
+				return lease, true
+			}
+		}
+	}
+	for range len(avoid) * skipMost { // without hosts to avoid, queue.match does this
+		l := s.queue.anyOffer(avoid)
+		if l == nil {
+			break
+		}
+		if lease, ok := l.server.admit(w); ok {
+			return lease, true
+		}
+	}
+	if s.size.Load() == 0 {
+		w.err = ErrNoHostAvailable
+	}
+	return nil, false
+}

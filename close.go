@@ -1,0 +1,144 @@
+package pooly
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// How a pool closes, in this order:
+//  1. shut lets no call or dial begin.
+//  2. destroyAll closes idle connections.
+//  3. Each Release closes its connection.
+//  4. At the deadline, cut closes connections that are still leased.
+
+// shut closes the pool to callers and ends its dials. It returns the idle connections, for the
+// caller to destroy. first reports whether the pool was open.
+func (p *Pool) shut() (idle []*conn, first bool) {
+	p.mu.Lock()
+	defer p.unlock()
+	return p.shutLocked()
+}
+
+func (p *Pool) shutLocked() (idle []*conn, first bool) {
+	if p.closed {
+		return nil, false
+	}
+	p.closed = true
+	p.allowLocked()
+	p.cancel()
+	p.resumeLocked()
+	if p.relaxing != nil {
+		p.relaxing.Stop()
+	}
+	idle = p.idle.drain()
+	p.queue.displace(&p.line)
+	p.settleLocked()
+	p.drained = make(chan struct{})
+	if p.open == 0 {
+		close(p.drained)
+	}
+	return idle, true
+}
+
+// drainedLocked is called when a place became free. It reports whether a closed pool has lost its
+// last connection and has an owner to tell.
+func (p *Pool) drainedLocked() bool {
+	if !p.closed || p.open > 0 {
+		return false
+	}
+	close(p.drained)
+	return p.owner != nil
+}
+
+// destroy closes a connection and frees its place once the driver has closed it, so that the host
+// never sees more than MaxConns. If the driver hangs, the place becomes free after closeGrace.
+func (p *Pool) destroy(c *conn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.callClose(&c.origin)
+	}()
+	t := time.NewTimer(closeGrace)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		p.log.Warn("pooly: driver is slow to close a connection", "address", p.address)
+	}
+	p.mu.Lock()
+	last := p.conns[len(p.conns)-1]
+	last.index = c.index
+	p.conns[c.index] = last
+	p.conns[len(p.conns)-1] = nil
+	p.conns = p.conns[:len(p.conns)-1]
+	p.open--
+	p.resumeLocked() // the server has one connection less
+	drained := p.drainedLocked()
+	p.settleLocked()
+	p.unlock()
+	p.freed.tell()
+	if drained {
+		p.owner.drained()
+	}
+}
+
+// destroyAll closes connections concurrently. It returns when their places are free.
+func (p *Pool) destroyAll(conns []*conn) {
+	var wg sync.WaitGroup
+	for _, c := range conns {
+		wg.Go(func() { p.destroy(c) })
+	}
+	wg.Wait()
+}
+
+// closeAll waits until pools that were shut have no connection left. At the deadline it closes
+// leased connections and returns an error that says how many they were.
+func closeAll(pools []*Pool, deadline time.Duration) error {
+	t := time.NewTimer(deadline)
+	defer t.Stop()
+	for _, p := range pools {
+		select {
+		case <-p.drained:
+			continue
+		case <-t.C:
+		}
+		return cutAll(pools, deadline)
+	}
+	return nil
+}
+
+func cutAll(pools []*Pool, deadline time.Duration) error {
+	var wg sync.WaitGroup
+	leases, dials := 0, 0
+	for _, p := range pools {
+		conns, dialing := p.cut()
+		leases, dials = leases+len(conns), dials+dialing
+		wg.Go(func() { p.destroyAll(conns) })
+	}
+	wg.Wait()
+	if leases == 0 && dials == 0 {
+		return fmt.Errorf("%w: the driver has not closed all connections after %v", ErrOpTimeout, deadline)
+	}
+	err := fmt.Errorf("%w: %d connections still leased after %v were closed", ErrOpTimeout, leases, deadline)
+	if dials > 0 {
+		err = fmt.Errorf("%w, and %d dials have not returned", err, dials)
+	}
+	return err
+}
+
+// cut takes connections away from their leases and returns them, for the caller to destroy. It also
+// returns the number of dials that ignore their context.
+func (p *Pool) cut() (conns []*conn, dialing int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		if c.lease != nil && !c.cut {
+			c.cut = true
+			p.load.Add(-1)
+			p.counts.cut++
+			conns = append(conns, c)
+		}
+	}
+	return conns, p.dialing
+}

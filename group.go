@@ -1,0 +1,60 @@
+package pooly
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// group is what the pools of a service share. A Pool used alone has a group of its own.
+type group struct {
+	config   PoolConfig                 // immutable, with its defaults filled in
+	fallback time.Duration              // immutable; FallbackDelay, 0: never
+	clock    clock                      // immutable
+	queue    *queue                     // immutable
+	reaper   *reaper                    // immutable
+	log      *slog.Logger               // immutable
+	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
+	direct   atomic.Bool                // DialContext has been called: connections that nobody has leased are not kept
+	queued   func()                     // called when a call waits in the queue; nil for a Pool used alone
+	freed    signal                     // a place for a connection became free; see DialContext
+
+	size atomic.Int32 // hosts in use
+	up   atomic.Int32 // hosts in use that are not ejected
+
+	// The first call after a pause calls wake, so that the service keeps time while it is used. A
+	// Pool used alone is always busy.
+	busy       atomic.Bool
+	wake       func() (due bool)
+	timing     atomic.Bool   // leases are timed
+	vainWaits  atomic.Uint64 // waits that ended without a lease
+	vainWaited atomic.Int64  // nanoseconds, all together
+
+	// time of the last tick, by clock; right to about 100 ms while busy; 0 for a Pool used alone
+	coarse atomic.Int64
+}
+
+// fallbackOrDefault returns FallbackDelay, or its default if that is off.
+func (g *group) fallbackOrDefault() time.Duration {
+	if g.fallback > 0 {
+		return g.fallback
+	}
+	return DefaultFallbackDelay
+}
+
+// An owner is told how a pool's leases and dials end. All methods but drained are called with the
+// pool's lock held, and may call pool methods that need it. The functions that they return, unless
+// nil, are called without the lock.
+type owner interface {
+	// rate records the score of a lease that ended well.
+	rate(score float64)
+
+	// leaseEnded records how a lease ended. now is 0 if nobody needs the time.
+	leaseEnded(c *conn, o outcome, now time.Duration) (after func())
+
+	// dialEnded records the end of a dial. err is nil if it connected.
+	dialEnded(d *dial, err error) (after func())
+
+	// drained is called, without the lock, when a closed pool has no connection left.
+	drained()
+}

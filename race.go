@@ -1,0 +1,338 @@
+package pooly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// race is one DialContext. It dials in goroutines of its own and with the caller's context. Its
+// connections come from no pool and go to none, but they count in MaxConns.
+//
+// In each round it dials the hosts one after the other: first the hosts that the strategy picks,
+// then the others. If all are ejected, it dials those. If a dial takes longer than FallbackDelay,
+// the next begins in parallel, and the first to connect wins (Happy Eyeballs, RFC 8305, section 5).
+// The other dials are cancelled. A connection that they still make is closed.
+type race struct {
+	service *Service
+	ctx     context.Context // of the dials; ends with the race
+	results chan raced
+	running int
+	evicted bool // an idle connection was closed to make room
+}
+
+// raced is the result of one dial.
+type raced struct {
+	host *host
+	conn *conn // nil if it failed
+	err  error
+}
+
+// dialOutside connects to a host for DialContext. Its error is the reason of a GetConnError.
+func (s *Service) dialOutside(ctx context.Context) (*Conn, error) {
+	if !s.direct.Load() && !s.direct.Swap(true) {
+		for _, h := range s.all() {
+			h.dropUnused()
+		}
+	}
+	if timeout := s.config.WaitTimeout; timeout > 0 {
+		waited := fmt.Errorf("%w: waited %v", ErrOpTimeout, timeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, waited)
+		defer cancel()
+	}
+	for attempt := 1; ; attempt++ {
+		freed := s.freed.listen()
+		lease, failed, err := s.raceOnce(ctx)
+		switch {
+		case lease != nil || err != nil:
+			return lease, err
+		case s.isClosed():
+			return nil, ErrPoolClosed
+		case s.size.Load() == 0:
+			return nil, ErrNoHostAvailable
+		case !failed: // no room is no attempt
+			attempt--
+		case attempt >= s.config.GetAttempts:
+			return nil, ErrNoHostAvailable
+		default:
+			freed = nil
+		}
+		s.waitForRoom(ctx, freed)
+	}
+}
+
+// waitForRoom waits until a place becomes free, but at most RetryDelay: a connection may have
+// become idle. It also returns if the context ends or the service is closed, which the next round
+// notices.
+func (s *Service) waitForRoom(ctx context.Context, freed <-chan struct{}) {
+	t := time.NewTimer(s.config.RetryDelay)
+	defer t.Stop()
+	select {
+	case <-freed:
+	case <-t.C:
+	case <-s.done:
+	case <-ctx.Done():
+	}
+}
+
+// raceOnce runs one round. failed says that a host could not be reached. Otherwise, none had room.
+func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err error) {
+	if err := contextError(ctx); err != nil {
+		return nil, false, err
+	}
+	v, hosts, down, err := s.raceOrder(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	dials, cancel := context.WithCancel(ctx)
+	r := &race{service: s, ctx: dials, results: make(chan raced, len(hosts)+len(down))}
+	defer r.end(cancel)
+	for next := 0; ; {
+		for r.running == 0 && next < len(hosts) {
+			if err := v.bringForward(s, hosts, next); err != nil {
+				return nil, false, err
+			}
+			r.start(hosts[next])
+			next++
+		}
+		if r.running == 0 {
+			if len(down) == 0 || slices.ContainsFunc(hosts, (*host).isUp) {
+				return nil, failed, nil
+			}
+			v, hosts, down = nil, append(hosts, down...), nil // the others are ejected, too
+			continue
+		}
+		result, err := r.await(ctx, next < len(hosts))
+		switch {
+		case err != nil:
+			return nil, false, err
+		case result == nil: // it takes long
+			for before := r.running; r.running == before && next < len(hosts); next++ {
+				if err := v.bringForward(s, hosts, next); err != nil {
+					return nil, false, err
+				}
+				r.start(hosts[next])
+			}
+		case result.conn != nil:
+			if lease := result.host.lendOutside(result.conn); lease != nil {
+				return lease, false, nil
+			}
+		case result.host.ctx.Err() == nil: // it was not removed in the meantime
+			failed = true
+		}
+	}
+}
+
+// raceOrder returns the hosts that are up, in the order in which to dial them, and those that are
+// ejected. Those are dialled if none is up.
+func (s *Service) raceOrder(ctx context.Context) (v *snapshot, up, down []*host, err error) {
+	v = s.current(ctx)
+	if v != nil && v.err != nil {
+		return nil, nil, nil, v.err
+	}
+	all := s.all()
+	for i, start := 0, s.rng.IntN(max(1, len(all))); i < len(all); i++ {
+		if h := all[(start+i)%len(all)]; h.isUp() {
+			up = append(up, h)
+		} else {
+			down = append(down, h)
+		}
+	}
+	return v, up, down, nil
+}
+
+// bringForward has the strategy pick the host that is dialled next, the i-th. It keeps the order if
+// that host was dialled before, if it is ejected, and after morePicks.
+func (v *snapshot) bringForward(s *Service, hosts []*host, i int) error {
+	if v == nil || len(v.hosts) == 0 || i > morePicks {
+		return nil
+	}
+	h, err := v.pick(s)
+	if err != nil {
+		return err
+	}
+	if j := slices.Index(hosts[i:], h); j > 0 {
+		hosts[i], hosts[i+j] = h, hosts[i]
+	}
+	return nil
+}
+
+// start begins to dial a host. It reports false if the host has no room. The first that has none
+// closes an idle connection, so that there is room soon.
+func (r *race) start(h *host) bool {
+	ok, evicted := h.reserve(!r.evicted)
+	r.evicted = r.evicted || evicted
+	if !ok {
+		return false
+	}
+	r.running++
+	ctx, cancel := context.WithCancel(r.ctx)
+	unwatch := context.AfterFunc(h.ctx, cancel) // the host may be removed
+	var once sync.Once
+	end := func(c *conn, err error) (first bool) {
+		once.Do(func() {
+			first = true
+			result := raced{host: h, conn: c, err: err}
+			h.raceEnded(&result, ctx)
+			r.results <- result
+		})
+		return first
+	}
+	watch := time.AfterFunc(h.mostOfADial(), func() {
+		end(nil, errDialHangs)
+	})
+	go func() {
+		var c *conn
+		err := errExited
+		defer func() {
+			watch.Stop()
+			if !end(c, err) && c != nil {
+				h.callClose(&c.origin) // its place has been given away
+			}
+			unwatch()
+			cancel()
+		}()
+		c, err = h.connect(ctx)
+	}()
+	return true
+}
+
+// await returns the next result. It returns nil if that takes FallbackDelay and there is another
+// host to dial.
+func (r *race) await(ctx context.Context, another bool) (*raced, error) {
+	var slow <-chan time.Time
+	if another && r.service.fallback > 0 {
+		t := time.NewTimer(r.service.fallback)
+		defer t.Stop()
+		slow = t.C
+	}
+	select {
+	case result := <-r.results:
+		r.running--
+		return &result, nil
+	case <-slow:
+		return nil, nil
+	case <-r.service.done:
+		return nil, ErrPoolClosed
+	case <-ctx.Done():
+		return nil, contextError(ctx)
+	}
+}
+
+// end cancels the dials in flight and closes connections that they still make.
+func (r *race) end(cancel context.CancelFunc) {
+	cancel()
+	if r.running == 0 {
+		return
+	}
+	go func() {
+		for range r.running {
+			if result := <-r.results; result.conn != nil {
+				result.host.destroy(result.conn)
+			}
+		}
+	}()
+}
+
+// dropUnused closes the connections that were dialled in advance. DialContext does not use them, and
+// some servers take it ill if nothing comes.
+func (h *host) dropUnused() {
+	var unused []*conn
+	h.mu.Lock()
+	h.idle.filter(func(c *conn) bool {
+		if c.leases == nil {
+			unused = append(unused, c)
+		}
+		return c.leases != nil
+	})
+	h.settleLocked()
+	h.unlock()
+	go h.destroyAll(unused)
+}
+
+// reserve takes a place for a connection of DialContext. If the pool is full and evict is set, it
+// closes an idle connection instead.
+func (h *host) reserve(evict bool) (ok, evicted bool) {
+	h.mu.Lock()
+	defer h.unlock()
+	switch {
+	case h.closed:
+		return false, false
+	case h.open < h.config.MaxConns:
+		h.open++
+		h.dialing++
+		h.racing++
+		h.settleLocked()
+		return true, false
+	case evict && h.idle.top != nil:
+		go h.destroy(h.idle.pop())
+		h.settleLocked()
+		return false, true
+	}
+	return false, false
+}
+
+// raceEnded records a dial of DialContext. A failure after the end of the race says nothing about
+// the host.
+func (h *host) raceEnded(result *raced, ctx context.Context) {
+	h.mu.Lock()
+	h.dialing--
+	h.racing--
+	var after func()
+	var drained bool
+	d := &dial{began: h.ejections, beganAt: h.clock.now()}
+	switch {
+	case result.conn != nil:
+		h.counts.dials++
+		h.adoptLocked(result.conn)
+		if !h.closed {
+			after = h.connectedLocked(d)
+		}
+	default:
+		h.open--
+		if ctx.Err() == nil || errors.Is(result.err, errExited) {
+			h.counts.dials++
+			h.counts.failures++
+			h.counts.cause, h.counts.failedAt = result.err, h.clock.now()
+			if !h.closed {
+				h.ramp = 1
+				after = h.dialEnded(d, result.err)
+			}
+		}
+		drained = h.drainedLocked()
+	}
+	h.settleLocked()
+	h.unlock()
+	d.done(after)
+	h.queue.match()
+	if result.conn == nil {
+		h.freed.tell()
+	}
+	if drained {
+		h.drained()
+	}
+}
+
+// lendOutside leases a connection to DialContext. It returns nil if the pool was closed in the
+// meantime.
+func (h *host) lendOutside(c *conn) *Conn {
+	h.mu.Lock()
+	closed := h.closed
+	var lease *Conn
+	if !closed {
+		lease = c.nextLease()
+		h.lendLocked(c, lease)
+		c.outside, c.spent = true, true
+		h.outside++
+		h.allowLocked()
+	}
+	h.unlock()
+	if closed {
+		go h.destroy(c)
+	}
+	return lease
+}

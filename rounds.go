@@ -1,0 +1,155 @@
+package pooly
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// rounds dials the hosts for callers who wait while no host is up. One goroutine dials for all
+// callers, so dials do not multiply with callers. It ends when nobody waits or a host is up.
+//
+// A round ends when each host has failed once. In the first round, failures of the last roundGrace
+// count too. A call fails after GetAttempts rounds. Rounds count that began while the call waited,
+// or at most roundGrace before.
+type rounds struct {
+	round atomic.Int64 // number of the round that runs or comes next
+	began atomic.Int64 // when the current round began, by the clock; 0: no round runs
+
+	mu      mutex // guards running; nothing is locked under it
+	running bool
+}
+
+// roundDials is how many dials of a round may be in flight at once.
+const roundDials = 64
+
+// roundGrace is how old a failure may be to count for a caller that comes now.
+const roundGrace = DefaultRetryDelay
+
+// ignored returns the last round that does not count for a call that begins now.
+func (r *rounds) ignored(now time.Duration) int64 {
+	if began := time.Duration(r.began.Load()); began == 0 || now-began <= roundGrace {
+		return r.round.Load() - 1
+	}
+	return r.round.Load()
+}
+
+// dialAll starts rounds of dials if callers wait and no host is up. If there are no hosts, it fails
+// the callers.
+func (s *Service) dialAll() {
+	if s.size.Load() == 0 {
+		s.queue.failAll(ErrNoHostAvailable)
+		return
+	}
+	if s.up.Load() > 0 || s.queue.length.Load() == 0 {
+		return
+	}
+	r := &s.rounds
+	r.mu.Lock()
+	starts := !r.running
+	r.running = true
+	r.mu.Unlock()
+	if starts {
+		s.tasks.start(s.runRounds)
+	}
+}
+
+// needed reports whether there is someone to dial for. If not, it marks the rounds as ended.
+func (r *rounds) needed(s *Service) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = s.up.Load() <= 0 && s.queue.length.Load() > 0 && s.size.Load() > 0 && !s.isClosed()
+	return r.running
+}
+
+func (s *Service) runRounds() {
+	r := &s.rounds
+	for grace := roundGrace; r.needed(s); grace = 0 {
+		s.widen()
+		began := s.clock.now()
+		r.began.Store(int64(began))
+		open := s.runRound(began - grace)
+		ended := r.round.Add(1) - 1
+		r.began.Store(0)
+		if !open {
+			return
+		}
+		if s.up.Load() > 0 {
+			continue
+		}
+		s.queue.fail(ended-int64(s.config.GetAttempts), ErrNoHostAvailable)
+		if !s.pause(s.config.RetryDelay) {
+			return
+		}
+	}
+}
+
+// runRound dials each host that has not failed since the given time. It returns when each has
+// failed or one is up. A host that does not answer within FallbackDelay does not keep the others
+// from being dialled again. runRound returns false if the service is closed.
+func (s *Service) runRound(since time.Duration) bool {
+	left := s.all()
+	ended := make(chan struct{}, 1)
+	d := func() *dial {
+		return &dial{ended: func() {
+			select {
+			case ended <- struct{}{}:
+			default:
+			}
+		}}
+	}
+	patience := s.fallback
+	if patience <= 0 {
+		patience = forever
+	}
+	look := time.NewTicker(min(patience, s.config.RetryDelay)) // for dials already in flight
+	defer look.Stop()
+	again := time.NewTicker(patience)
+	defer again.Stop()
+	for s.up.Load() <= 0 {
+		dialing := 0
+		left = slices.DeleteFunc(left, func(h *host) bool {
+			if h.failedSince(since) {
+				return true
+			}
+			if dialing >= roundDials {
+				return false
+			}
+			dialing++
+			return !h.dialDown(d())
+		})
+		if len(left) == 0 {
+			return true
+		}
+		select {
+		case <-ended:
+		case <-look.C:
+		case <-again.C:
+			for _, h := range s.all() {
+				h.dialDown(d())
+			}
+		case <-s.done:
+			return false
+		}
+	}
+	return true
+}
+
+// failedSince reports whether a dial of the host has failed at the given time or later.
+func (h *host) failedSince(t time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.counts.failedAt > 0 && h.counts.failedAt >= t
+}
+
+// pause waits for d. It returns false if the service is closed first.
+func (s *Service) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.done:
+		return false
+	}
+}

@@ -1,0 +1,352 @@
+package pooly
+
+import (
+	"fmt"
+	"time"
+)
+
+// How leases begin and end.
+
+// takeIdle leases an idle connection that is fit. It returns nil if there is none.
+func (p *Pool) takeIdle() *Conn {
+	for {
+		now := p.ageNow()
+		p.mu.Lock()
+		if lease, other := p.take(now); other != again {
+			return lease
+		}
+	}
+}
+
+// admit leases an idle connection, or has w wait in the pool's line for a dial. It reports false if
+// it can do neither.
+func (p *Pool) admit(w *waiter) (lease *Conn, ok bool) {
+	for {
+		now := p.ageNow()
+		p.mu.Lock()
+		if p.idle.top != nil {
+			lease, other := p.take(now)
+			if other == again {
+				continue
+			}
+			return lease, lease != nil
+		}
+		ok := p.canServeLocked()
+		if ok {
+			p.enlistLocked(w)
+			p.settleLocked()
+		}
+		p.unlock()
+		return nil, ok
+	}
+}
+
+// ageNow returns the time, or 0 if connections do not expire.
+func (p *Pool) ageNow() time.Duration {
+	if p.ages {
+		return p.clock.now()
+	}
+	return 0
+}
+
+// lockSlow locks a pool whose lock was taken. It spins before it blocks: the lock is held for much
+// less time than a blocked Mutex sleeps.
+func (p *Pool) lockSlow() {
+	for range 60 {
+		if p.mu.TryLock() {
+			return
+		}
+	}
+	p.mu.Lock()
+}
+
+// next says what a pool without a fit idle connection can do for the call.
+type next int
+
+const (
+	room  next = iota // a dial may start, or a dial in flight has no waiter yet
+	again             // the connection was unfit; there may be others
+	full              // nothing
+)
+
+// take pops and leases the newest idle connection. It requires p.mu and releases it. now is used
+// only if connections expire.
+func (p *Pool) take(now time.Duration) (lease *Conn, other next) {
+	if p.idle.top == nil || p.load.Load() >= p.allowed {
+		if !p.canServeLocked() {
+			other = full
+		}
+		p.mu.Unlock()
+		return nil, other
+	}
+	c := p.idle.pop()
+	expired := now > 0 && now >= p.expiry(c)
+	lease = c.nextLease()
+	p.lendLocked(c, lease)
+	p.mu.Unlock()
+	c.restock()
+	c.fresh = false // it is tested now
+	if !expired && p.test(c, p.config.TestTimeout) == nil {
+		return lease, room
+	}
+	if c := p.discard(lease); c != nil {
+		go p.destroy(c) // the caller need not wait for the driver
+	}
+	return nil, again
+}
+
+// discard takes back a lease whose connection turned out unfit before the caller saw it. It returns
+// the connection for the caller to destroy, or nil if Close has destroyed it.
+func (p *Pool) discard(l *Conn) *conn {
+	c := l.conn
+	p.mu.Lock()
+	defer p.unlock()
+	if c.lease != l || !p.revokeLocked(l) {
+		return nil
+	}
+	p.settleLocked()
+	return c
+}
+
+// unget takes back a lease that came too late for its caller. The next caller gets the connection.
+func (p *Pool) unget(l *Conn) {
+	c := l.conn
+	p.mu.Lock()
+	ours := p.revokeLocked(l)
+	keep := ours && !p.closed && !p.barred
+	if keep {
+		c.fresh = false // it may die while it is idle
+		p.pushIdleLocked(c)
+	}
+	p.settleLocked()
+	p.unlock()
+	if ours && !keep {
+		go p.destroy(c) // the caller need not wait for the driver
+	}
+}
+
+// putBack ends a lease that ended well.
+func (p *Pool) putBack(l *Conn, score float64) error {
+	c := l.conn
+	if !p.busy.Load() {
+		p.wake()
+	}
+	if !p.mu.TryLock() {
+		p.lockSlow()
+	}
+	if c.lease != l || c.spent || !p.quiet || p.queue.length.Load() > 0 {
+		return p.endLease(l, outcome{score: score, rated: true})
+	}
+	if c.start != 0 {
+		if c.measured(p) {
+			return p.endLease(l, outcome{score: score, rated: true})
+		}
+		c.start = 0
+	}
+	// Fast path: few values and few calls. The next lock waits for whatever the compiler spills
+	// here; see bench/NOTES.md.
+	c.lease = nil
+	p.load.Add(-1)
+	if p.owner != nil {
+		p.owner.rate(score)
+	}
+	p.idle.push(c)
+	p.mu.Unlock()
+	return nil
+}
+
+// measured reports whether the duration of a lease that ended well is wanted. Strategies that go by
+// latency and statsd want all. Otherwise a sample is enough for the limiter.
+func (c *conn) measured(p *Pool) bool {
+	return c.sampled || c.used == 1 || p.timing.Load()
+}
+
+// put ends a lease with any outcome; see Conn.Release.
+func (p *Pool) put(l *Conn, o outcome) error {
+	if !p.busy.Load() {
+		p.wake()
+	}
+	p.mu.Lock()
+	return p.endLease(l, o)
+}
+
+// endLease finishes a release. It requires p.mu and releases it.
+func (p *Pool) endLease(l *Conn, o outcome) error {
+	c := l.conn
+	if c.lease != l {
+		p.unlock()
+		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(p.address))
+	}
+	if c.cut {
+		c.lease = nil
+		p.unlock()
+		return fmt.Errorf("pooly: connection to %s closed under its lease: %w", quoteAddress(p.address), ErrPoolClosed)
+	}
+	var now, lasted time.Duration
+	if c.start != 0 || p.ages {
+		now = p.clock.now()
+		lasted = now - c.start
+	}
+	sampled := c.sampled
+	p.judgeTimeLocked(c, &o, lasted, now)
+	var after func()
+	if p.owner != nil {
+		after = p.owner.leaseEnded(c, o, now)
+	} else if o.well() {
+		p.doubted, p.doubtedAt = false, 0
+	}
+	c.lease, c.start, c.sampled = nil, 0, false
+	p.load.Add(-1)
+	if c.outside {
+		p.outside--
+		p.allowLocked()
+	}
+	unfit := o.fatal || c.spent || p.closed || p.barred || p.outlived(c, now)
+	if !unfit {
+		p.pushIdleLocked(c)
+	}
+	p.settleLocked()
+	p.unlock()
+
+	if after != nil {
+		after()
+	}
+	if sampled { // before the place becomes free, since Close may return then
+		p.sampled(lasted)
+	}
+	if unfit {
+		p.destroy(c)
+	}
+	return nil
+}
+
+// judgeTimeLocked has the limiter learn from a lease. If a deadline left the host less time than
+// its leases usually take, that says nothing about the host: o is then neither rated nor a failure.
+func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
+	if c.outside {
+		return
+	}
+	was := p.limiter.limit
+	switch {
+	case o.timeout:
+		if c.start != 0 && p.limiter.hurried(lasted, now) {
+			o.rated, o.failure = false, false
+			break
+		}
+		p.limiter.cut(p.load.Load()-p.outside, p.clock.now())
+	case o.well():
+		if c.start != 0 {
+			p.limiter.observe(lasted, now)
+		}
+		p.limiter.grow(p.load.Load()-p.outside, p.config.MaxConns, p.clock)
+	}
+	if p.limiter.limit != was {
+		p.allowLocked()
+	}
+	switch {
+	case was > 0 || p.limiter.limit == 0 || p.closed:
+	case p.relaxing == nil:
+		p.relaxing = time.AfterFunc(limiterCalm, p.relax)
+	default:
+		p.relaxing.Reset(limiterCalm)
+	}
+}
+
+// relax raises or lifts a limit from which too few leases tell.
+func (p *Pool) relax() {
+	p.mu.Lock()
+	defer p.unlock()
+	if p.closed || p.limiter.limit == 0 {
+		return
+	}
+	p.limiter.relax(p.clock.now(), p.config.MaxConns)
+	p.allowLocked()
+	p.settleLocked()
+	if p.limiter.limit > 0 {
+		p.relaxing.Reset(limiterCalm)
+	}
+}
+
+// allowLocked computes how many leases may be out.
+func (p *Pool) allowLocked() {
+	p.allowed = 0
+	if !p.closed && !p.barred {
+		p.allowed = p.limiter.allowed(p.maxConns()) + p.outside
+	}
+}
+
+// pushIdleLocked makes a connection idle.
+func (p *Pool) pushIdleLocked(c *conn) {
+	p.idle.push(c)
+	if p.ages {
+		c.idleSince = p.clock.now()
+		p.reaper.expect(p.expiry(c))
+	}
+}
+
+// lendLocked starts a lease.
+func (p *Pool) lendLocked(c *conn, l *Conn) {
+	c.lease = l
+	c.epoch = p.epoch
+	c.since = p.coarse.Load()
+	c.load = p.load.Add(1)
+	p.gets++
+}
+
+// revokeLocked undoes a lease that no caller has seen. It reports false if Close has closed the
+// connection.
+func (p *Pool) revokeLocked(l *Conn) bool {
+	c := l.conn
+	c.lease = nil
+	if c.cut {
+		return false
+	}
+	p.load.Add(-1)
+	p.gets--
+	return true
+}
+
+// outlived reports whether a connection has passed MaxConnLifetime.
+func (p *Pool) outlived(c *conn, now time.Duration) bool {
+	return now >= c.expires && c.expires > 0
+}
+
+// expiry returns when an idle connection expires.
+func (p *Pool) expiry(c *conn) time.Duration {
+	at := forever
+	if p.config.ConnIdleTimeout > 0 {
+		at = later(c.idleSince, p.config.ConnIdleTimeout)
+	}
+	if c.expires > 0 {
+		at = min(at, c.expires)
+	}
+	return at
+}
+
+// restock makes new handles once all are handed out, so that the next lease need not do it under
+// the lock.
+func (c *conn) restock() {
+	if c.used == leaseChunk {
+		c.makeLeases()
+	}
+}
+
+func (c *conn) makeLeases() {
+	c.leases, c.used = new([leaseChunk]Conn), 0
+	for i := range c.leases {
+		c.leases[i].conn = c
+	}
+	c.pool.reaper.leased()
+}
+
+// nextLease returns a handle that was not handed out before. The explicit nil check spares an
+// implicit one, which would read from the chunk.
+func (c *conn) nextLease() *Conn {
+	if leases := c.leases; leases != nil && c.used < leaseChunk {
+		c.used++
+		return &leases[c.used-1]
+	}
+	c.makeLeases()
+	c.used = 1
+	return &c.leases[0]
+}
