@@ -38,7 +38,7 @@ func TestCloseAtItsDeadlineClosesWhatIsLeftAndSaysHowMany(t *testing.T) {
 		err := s.Close()
 		require.Equal(t, time.Minute, time.Since(began))
 		require.ErrorIs(t, err, pooly.ErrOpTimeout)
-		require.ErrorContains(t, err, "3 connections still leased")
+		require.ErrorContains(t, err, ": 3 connections still leased")
 		for _, c := range leases {
 			require.True(t, fakeOf(c).isClosed())
 		}

@@ -6,11 +6,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -48,7 +52,7 @@ func TestDialContextConnectionIsTheClientsUntilClose(t *testing.T) {
 	require.ErrorIs(t, c.Close(), net.ErrClosed)
 	stats := s.Stats()
 	require.Zero(t, stats.InUse)
-	require.Zero(t, stats.Open, "closed for real")
+	require.Equal(t, stats.Idle, stats.Open, "closed for real; what was prespawned is left")
 	_, err = c.Write([]byte("x"))
 	require.ErrorIs(t, err, net.ErrClosed)
 }
@@ -106,34 +110,58 @@ func TestDialContextNeverReturnsAUsedConnection(t *testing.T) {
 	require.Equal(t, 2, s.Stats().Idle, "the pool is full of used ones")
 	c := dial(t, s)
 	note(c)
+	require.Equal(t, 1, s.Stats().Idle, "one is closed for it, and no more")
 
-	waits := make(chan net.Conn)
 	other := get(t, s)
-	go func() {
+	dialled := make(chan net.Conn)
+	go func() { // waits, since all places are leased
 		c, err := s.DialContext(t.Context(), "", "")
 		if err != nil {
 			t.Error(err)
 		}
-		waits <- c
+		dialled <- c
 	}()
-	eventually(t, func() bool { return s.Stats().Waiting == 1 })
-	release(t, other) // handed to the one that waits, who must not take it
-	got := <-waits
+	release(t, other) // becomes idle, and is closed
+	got := <-dialled
 	note(got)
+	require.Equal(t, 2, s.Stats().InUse)
+	require.Zero(t, s.Stats().Idle)
 	require.NoError(t, got.Close())
 	require.NoError(t, c.Close())
 }
 
-func TestDialContextTakesPrespawnedConnections(t *testing.T) {
+func TestDialContextTakesNoPrespawnedConnection(t *testing.T) {
 	s := pooly.NewService("prespawned", nil)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	s.Add(listen(t, echo))
 	eventually(t, func() bool { return s.Stats().Idle == 1 })
 	c := dial(t, s)
-	require.EqualValues(t, 1, s.Stats().Dials)
+	require.EqualValues(t, 2, s.Stats().Dials, "a server may have hung up on the idle one")
 	_, err := say(c, "works")
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
+}
+
+// A gRPC server that stops waits for clients that connect and say nothing, and MySQL counts them as errors.
+func TestServersOfDialContextHaveNoSilentConnections(t *testing.T) {
+	s := pooly.NewService("silent", nil)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	s.Add(listen(t, echo))
+	eventually(t, func() bool { return s.Stats().Idle == 1 })
+	c := dial(t, s)
+	eventually(t, func() bool { return s.Stats().Open == 1 })
+	require.Equal(t, 1, s.Stats().InUse)
+	require.NoError(t, c.Close())
+
+	refused := closedPort(t) // and none is left by a probe of a host that comes back
+	s.SetHosts(refused)
+	_, err := s.DialContext(t.Context(), "", "")
+	require.Error(t, err)
+	l, err := net.Listen("tcp", refused)
+	require.NoError(t, err)
+	defer l.Close()
+	eventually(t, func() bool { return !hostStats(t, s, refused).Ejected && s.Stats().Open == 0 })
+	require.EqualValues(t, 3, s.Stats().Dials-s.Stats().Failures, "the one in advance, the caller's and the probe's")
 }
 
 // Servers of MySQL, SMTP or SSH greet whoever connects, which is not a reply that someone left unread.
@@ -153,7 +181,6 @@ func TestDialContextToAServerThatSpeaksFirst(t *testing.T) {
 		line, err := bufio.NewReader(c).ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, "220 ready\n", line)
-		require.EqualValues(t, 1, s.Stats().Dials)
 		eventually(t, func() bool { _, trials := mean(t, s, address); return trials > 0 })
 		require.NoError(t, c.Close())
 		require.NoError(t, s.Close())
@@ -278,6 +305,39 @@ func TestDialerScoresTheTimeToTheFirstByte(t *testing.T) {
 	require.Len(t, elapsed, 1)
 }
 
+func TestDialerWhoseScoreMisbehavesLosesNoPlace(t *testing.T) {
+	for name, score := range map[string]func(time.Duration) float64{
+		"panics":               func(time.Duration) float64 { panic("no") },
+		"ends its goroutine":   func(time.Duration) float64 { runtime.Goexit(); return 0 },
+		"returns no number":    func(time.Duration) float64 { return math.NaN() },
+		"returns a high score": func(time.Duration) float64 { return 1e9 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := pooly.NewService("score", &pooly.ServiceConfig{
+				PoolConfig:    pooly.PoolConfig{MaxConns: 1, WaitTimeout: 5 * time.Second},
+				PrespawnConns: -1,
+				Logger:        slog.New(slog.DiscardHandler),
+			})
+			t.Cleanup(func() { require.NoError(t, s.Close()) })
+			s.Add(listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
+			d := pooly.Dialer{Service: s, Score: score}
+			for range 2 {
+				c, err := d.DialContext(t.Context(), "", "")
+				require.NoError(t, err)
+				_, err = c.Write([]byte("to which no answer comes"))
+				require.NoError(t, err)
+				closed := make(chan struct{})
+				go func() {
+					defer close(closed)
+					_ = c.Close()
+				}()
+				<-closed
+				require.Zero(t, s.Stats().InUse)
+			}
+		})
+	}
+}
+
 func TestDialContextConnectionHasTheMethodsOfTheDrivers(t *testing.T) {
 	type halves interface {
 		CloseRead() error
@@ -374,7 +434,7 @@ func TestDialContextUnderAnHTTPTransport(t *testing.T) {
 	}
 	wg.Wait()
 	transport.CloseIdleConnections()
-	eventually(t, func() bool { return s.Stats().Open == 0 })
+	eventually(t, func() bool { return s.Stats().InUse == 0 })
 	require.Len(t, served, 3)
 	for _, h := range s.Stats().Hosts {
 		require.InDelta(t, 1, h.Score, 1e-9)
@@ -440,6 +500,56 @@ func TestDialContextEjectsAHostThatClientsGiveUpOn(t *testing.T) {
 		}
 		require.EqualValues(t, 1, hostStats(t, s, "hangs").Ejections)
 		require.Zero(t, hostStats(t, s, "answers").Ejections)
+		require.NoError(t, s.Close())
+	})
+}
+
+// Clients keep their connections while these work, so nearly all that ends has failed. A host that failed everything was
+// therefore like the others, and was never ejected.
+func TestHostThatFailsEveryRequestOfDialContextIsEjectedBesideHostsThatFailNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var requests atomic.Int32
+		d := pooly.NewNetDriver("pipe")
+		d.SetDialContext(func(_ context.Context, _, address string) (net.Conn, error) {
+			a, b := net.Pipe()
+			go func() {
+				defer b.Close()
+				for char := make([]byte, 1); ; {
+					if _, err := b.Read(char); err != nil || address == "bad" || requests.Add(1)%200 == 0 {
+						return
+					}
+					_, _ = b.Write(char)
+				}
+			}()
+			return a, nil
+		})
+		s := pooly.NewService("pipes", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1,
+		})
+		s.SetHosts("good", "fine", "bad")
+		var wg sync.WaitGroup
+		end := time.Now().Add(5 * time.Second)
+		for range 10 {
+			wg.Go(func() {
+				for time.Now().Before(end) {
+					c, err := s.DialContext(context.Background(), "", "")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for err == nil && time.Now().Before(end) {
+						time.Sleep(10 * time.Millisecond)
+						if _, err = c.Write([]byte("?")); err == nil {
+							_, err = c.Read(make([]byte, 1))
+						}
+					}
+					_ = c.Close()
+				}
+			})
+		}
+		wg.Wait()
+		require.NotZero(t, hostStats(t, s, "bad").Ejections)
+		require.False(t, s.Stats().Panic)
 		require.NoError(t, s.Close())
 	})
 }

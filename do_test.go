@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,42 +182,49 @@ func TestDoTellsBothErrorsIfItCannotRunAgain(t *testing.T) {
 	})
 }
 
-// The host that failed has the free connection, since it failed; a host that does work is the full one.
+// The host that failed has the free connection, since it failed; a host that does work is the full one. A run waits for
+// that as long as FallbackDelay.
 func TestDoWaitsForAFullHostRatherThanAskOneThatFailed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a", "b")
-		a, b := get(t, s), get(t, s)
-		if a.Address() != "a" {
-			a, b = b, a
-		}
-		release(t, a)
-		time.AfterFunc(time.Second, func() { _ = b.Release(nil, pooly.HostUp) })
-		began := time.Now()
-		var asked []string
-		require.NoError(t, s.Do(t.Context(), func(c *pooly.Conn) error {
-			if asked = append(asked, c.Address()); c.Address() == "a" {
-				return pooly.Retry(errTemporary)
-			}
-			return nil
-		}))
-		require.Equal(t, []string{"a", "b"}, asked)
-		require.Equal(t, time.Second, time.Since(began))
-
-		b = get(t, s)
-		if b.Address() == "a" {
-			a, b = b, get(t, s)
-			release(t, a)
-		}
-		time.AfterFunc(time.Second, func() { s.Remove("b") })
-		asked = nil
-		err := s.Do(t.Context(), func(c *pooly.Conn) error {
-			asked = append(asked, c.Address())
-			return pooly.Retry(errTemporary)
+	const fallback = 2 * pooly.DefaultFallbackDelay
+	for name, tt := range map[string]struct {
+		frees func(s *pooly.Service, b *pooly.Conn)
+		asked []string
+		took  time.Duration
+	}{
+		"released": {func(_ *pooly.Service, b *pooly.Conn) { _ = b.Release(nil, pooly.HostUp) },
+			[]string{"a", "b"}, fallback / 2},
+		"removed": {func(s *pooly.Service, _ *pooly.Conn) { s.Remove("b") },
+			[]string{"a", "a"}, fallback},
+		"neither": {func(*pooly.Service, *pooly.Conn) {}, []string{"a", "a"}, fallback},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := newService(t, pooly.ServiceConfig{
+					PoolConfig:    pooly.PoolConfig{MaxConns: 1},
+					GetAttempts:   2,
+					FallbackDelay: fallback,
+				}, "a", "b")
+				a, b := get(t, s), get(t, s)
+				if a.Address() != "a" {
+					a, b = b, a
+				}
+				release(t, a)
+				began := time.Now()
+				time.AfterFunc(fallback/2, func() { tt.frees(s, b) })
+				var asked []string
+				err := s.Do(t.Context(), func(c *pooly.Conn) error {
+					if asked = append(asked, c.Address()); c.Address() == "a" {
+						return pooly.Retry(errTemporary)
+					}
+					return nil
+				})
+				require.Equal(t, tt.asked[1] == "b", err == nil)
+				require.Equal(t, tt.asked, asked)
+				require.Equal(t, tt.took, time.Since(began))
+				_ = b.Release(nil, pooly.HostUp)
+			})
 		})
-		require.Equal(t, errTemporary, err)
-		require.Equal(t, []string{"a", "a", "a"}, asked, "it waits no longer for a host that is gone")
-		release(t, b)
-	})
+	}
 }
 
 // The host that failed is better than one that does not answer at all.
@@ -234,6 +243,115 @@ func TestDoAsksAHostThatFailedRatherThanWaitForABlackHole(t *testing.T) {
 		}))
 		require.Equal(t, pooly.DefaultFallbackDelay, time.Since(began))
 	})
+}
+
+// The other host is one that swallows connection requests, and is ejected: there is nothing to wait for, whether or not a
+// probe of it is under way.
+func TestDoBesideAnEjectedBlackHoleDoesNotHang(t *testing.T) {
+	for _, after := range []time.Duration{0, 50 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second, 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s, d := newService(t, pooly.ServiceConfig{}, "a", "hole")
+			d.slow("hole", time.Hour)
+			for range 4 {
+				release(t, get(t, s))
+			}
+			for hostStats(t, s, "hole").Ejections == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			for s.Stats().Dialing == 0 { // until it is probed
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(after)
+			began := time.Now()
+			runs := 0
+			require.NoError(t, s.Do(t.Context(), func(c *pooly.Conn) error {
+				require.Equal(t, "a", c.Address())
+				if runs++; runs == 1 {
+					return pooly.Retry(errTemporary)
+				}
+				return nil
+			}))
+			require.LessOrEqual(t, time.Since(began), pooly.DefaultFallbackDelay, "%v into a probe", after)
+		})
+	}
+}
+
+// The host that the call waits for is ejected meanwhile.
+func TestDoThatWaitsForAHostThatIsEjectedMeanwhileDoesNotHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConns: 1}, ConsecutiveFailures: 1,
+		}, "a", "b")
+		a, b := get(t, s), get(t, s)
+		if a.Address() != "a" {
+			a, b = b, a
+		}
+		release(t, a)
+		began := time.Now()
+		time.AfterFunc(100*time.Millisecond, func() {
+			d.refuse("b")
+			_ = b.Release(errFatal, pooly.HostUp)
+		})
+		runs := 0
+		require.NoError(t, s.Do(t.Context(), func(c *pooly.Conn) error {
+			require.Equal(t, "a", c.Address())
+			if runs++; runs == 1 {
+				return pooly.Retry(errTemporary)
+			}
+			return nil
+		}))
+		require.LessOrEqual(t, time.Since(began), pooly.DefaultFallbackDelay)
+	})
+}
+
+// One in a hundred requests asks for another host, and the only other one is away. No call hangs, and none fails for it.
+func TestLoadOfDoWhileTheOtherHostIsAway(t *testing.T) {
+	for name, goAway := range map[string]func(*fakeDriver){
+		"refuses":  func(d *fakeDriver) { d.refuse("b") },
+		"swallows": func(d *fakeDriver) { d.slow("b", time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newService(t, pooly.ServiceConfig{}, "a", "b")
+				var down atomic.Bool
+				var failed, long, calls atomic.Int32
+				var wg sync.WaitGroup
+				stop := time.Now().Add(30 * time.Second)
+				for i := range 20 {
+					rng := rand.New(rand.NewPCG(uint64(i), 1))
+					wg.Go(func() {
+						for time.Now().Before(stop) {
+							calls.Add(1)
+							began := time.Now()
+							err := s.Do(context.Background(), func(c *pooly.Conn) error {
+								time.Sleep(10 * time.Millisecond)
+								switch {
+								case c.Address() == "b" && down.Load():
+									return pooly.Retry(errFatal)
+								case rng.IntN(100) == 0:
+									return pooly.Retry(errTemporary)
+								}
+								return nil
+							})
+							if err != nil {
+								failed.Add(1)
+							}
+							if time.Since(began) > time.Second {
+								long.Add(1)
+							}
+						}
+					})
+				}
+				time.Sleep(5 * time.Second)
+				down.Store(true)
+				goAway(d)
+				wg.Wait()
+				require.Zero(t, long.Load())
+				require.LessOrEqual(t, failed.Load(), int32(20), "of %d", calls.Load())
+				require.Greater(t, calls.Load(), int32(50_000))
+			})
+		})
+	}
 }
 
 // A call that waits for one host must not keep those behind it from the connections that it does not want.

@@ -122,15 +122,18 @@ func TestEjectedHostServesNoQueueWhileAnotherIsUp(t *testing.T) {
 		d.refuse("down")
 		second := get(t, s)
 		require.Equal(t, "up", second.Address())
-		served := make(chan *pooly.Conn)
+		served := make(chan *pooly.Conn, 1)
 		go func() { // "down" refuses, "up" is full
 			c, err := s.GetConn()
-			require.NoError(t, err)
+			if err != nil {
+				t.Error(err)
+			}
 			served <- c
 		}()
-		synctest.Wait()
+		time.Sleep(2 * pooly.DefaultFallbackDelay) // so long, the lease of "down" gives hope
 		require.True(t, hostStats(t, s, "down").Ejected)
 		require.Equal(t, 1, s.Stats().Waiting)
+		synctest.Wait()
 		dials := d.host("down").dials
 		require.NoError(t, broken.Release(errFatal, pooly.HostDown))
 		synctest.Wait()
@@ -320,9 +323,34 @@ func TestNegativeConsecutiveFailuresNeverEjects(t *testing.T) {
 	})
 }
 
-func TestBadDeployOfTheCallerCannotEjectAllHosts(t *testing.T) {
-	for _, tt := range []struct{ hosts, percent, ejected int }{
-		{1, 0, 0}, {2, 0, 1}, {10, 0, 9}, {10, 30, 3}, {10, 100, 9}, {10, 1, 1}, {1, 100, 0}, {3, 50, 1},
+// Every request fails at every host, so it is no host's fault, however few the requests are.
+func TestBadDeployOfTheCallerEjectsNoHost(t *testing.T) {
+	for _, hosts := range []int{1, 2, 3, 10} {
+		for _, every := range []time.Duration{10 * time.Millisecond, 5 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := newService(t, pooly.ServiceConfig{})
+				for i := range hosts {
+					s.Add(string(rune('a' + i)))
+				}
+				for range 100 * hosts {
+					require.NoError(t, get(t, s).Release(errFatal, pooly.HostUp))
+					time.Sleep(every)
+				}
+				for _, h := range s.Stats().Hosts {
+					require.Zero(t, h.Ejections, "%d hosts, a request each %v", hosts, every)
+				}
+				if every < time.Second {
+					require.Equal(t, hosts > 1, s.Stats().Panic, "%d hosts", hosts)
+				}
+			})
+		}
+	}
+}
+
+func TestMaxEjectionPercentBoundsTheHostsThatAreEjectedForTheirReplies(t *testing.T) {
+	for _, tt := range []struct{ hosts, failing, percent, ejected int }{
+		{1, 1, 0, 0}, {1, 1, 100, 0}, {2, 1, 0, 1}, {2, 1, 1, 1}, {3, 2, 0, 2}, {3, 2, 50, 1},
+		{10, 5, 0, 5}, {10, 5, 30, 3}, {10, 5, 1, 1}, {10, 5, 100, 5},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := newService(t, pooly.ServiceConfig{
@@ -334,7 +362,13 @@ func TestBadDeployOfTheCallerCannotEjectAllHosts(t *testing.T) {
 				s.Add(string(rune('a' + i)))
 			}
 			for range 100 * tt.hosts {
-				require.NoError(t, get(t, s).Release(errFatal, pooly.HostUp))
+				c := get(t, s)
+				if int(c.Address()[0]-'a') < tt.failing {
+					require.NoError(t, c.Release(errFatal, pooly.HostUp))
+				} else {
+					release(t, c)
+				}
+				time.Sleep(time.Millisecond)
 			}
 			ejected := 0
 			for _, h := range s.Stats().Hosts {
@@ -365,50 +399,48 @@ func TestOnlyAProbeRestoresAHostEjectedForItsReplies(t *testing.T) {
 		for _, c := range leases {
 			require.NoError(t, c.Release(errFatal, pooly.HostUp))
 		}
-		release(t, <-served)
+		c := <-served
+		require.Equal(t, "good", c.Address())
+		release(t, c)
+		time.Sleep(300 * time.Millisecond)
+		require.Equal(t, 6, d.host("bad").dials, "the dial has connected")
 		require.True(t, hostStats(t, s, "bad").Ejected)
-		require.Equal(t, 1, hostStats(t, s, "bad").Idle)
+		require.Zero(t, hostStats(t, s, "bad").Open, "and what it brought is closed")
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		require.False(t, hostStats(t, s, "bad").Ejected)
 	})
 }
 
-// Every place is taken by a connection that is idle, so that there is none for a probe.
+// The driver is slow to close, so every place is still taken when the first probe is due.
 func TestHostEjectedWithAFullPoolComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d := newService(t, pooly.ServiceConfig{
-			PoolConfig:          pooly.PoolConfig{MaxConns: 2},
+		fake := newFakeDriver()
+		d := &rogueDriver{Driver: fake, close: func(c *pooly.Conn) {
+			time.Sleep(500 * time.Millisecond)
+			fake.Close(c)
+		}}
+		s := pooly.NewService("test", &pooly.ServiceConfig{
+			PoolConfig:          pooly.PoolConfig{Driver: d, MaxConns: 2},
+			PrespawnConns:       -1,
 			ConsecutiveFailures: 1,
 			BanditStrategy:      inOrder{"bad", "good"},
-		}, "bad", "good")
+		})
+		s.SetHosts("bad", "good")
 		a, b := get(t, s), get(t, s)
-		d.slow("bad", 50*time.Millisecond)
-		waiting := make(chan *pooly.Conn)
+		release(t, get(t, s)) // so that there is one to compare with
 		release(t, a)
-		require.NoError(t, b.Release(errFatal, pooly.HostUp))
-		require.True(t, hostStats(t, s, "bad").Ejected)
-		d.refuse("good")
-		release(t, get(t, s)) // forced, from the idle one
-		go func() {           // two at once: one needs a dial, which takes the last place
-			x := get(t, s)
-			waiting <- get(t, s)
-			release(t, x)
-		}()
-		release(t, <-waiting)
+		go func() { _ = b.Release(errFatal, pooly.HostUp) }()
 		synctest.Wait()
-		require.Equal(t, 2, hostStats(t, s, "bad").Open)
-
-		d.accept("good")
-		s.Remove("good")
-		s.Add("good")
-		held := []*pooly.Conn{get(t, s), get(t, s)} // the new one is full
-		require.Equal(t, "good", held[1].Address())
 		require.True(t, hostStats(t, s, "bad").Ejected)
-		release(t, get(t, s)) // as soon as the probe is due
+		time.Sleep(400 * time.Millisecond)
+		require.Equal(t, 2, fake.host("bad").open)
+		require.Equal(t, 2, fake.host("bad").dials, "it found no place")
+		require.True(t, hostStats(t, s, "bad").Ejected)
+		time.Sleep(time.Second)
 		require.False(t, hostStats(t, s, "bad").Ejected)
-		release(t, held[0])
-		release(t, held[1])
+		require.Equal(t, 2, fake.host("bad").peak)
+		require.NoError(t, s.Close())
 	})
 }
 
@@ -494,14 +526,16 @@ func TestEjectedHostHandsNoConnectionToTheQueueWhileAnotherIsUp(t *testing.T) {
 		served := make(chan *pooly.Conn, 1)
 		go func() {
 			c, err := s.GetConn()
-			require.NoError(t, err)
+			if err != nil {
+				t.Error(err)
+			}
 			served <- c
 		}()
 		synctest.Wait()
 		release(t, bad[2])
 		synctest.Wait()
 		require.Equal(t, 1, s.Stats().Waiting)
-		require.Equal(t, 2, hostStats(t, s, "bad").Idle)
+		require.Zero(t, hostStats(t, s, "bad").Open, "they are as suspect as what failed")
 		release(t, leases["up"][0])
 		c := <-served
 		require.Equal(t, "up", c.Address())

@@ -91,7 +91,7 @@ func ExampleService_GetConn() {
 		}
 	}
 	// Output:
-	// pooly: service orders: no host available
+	// pooly: service orders: no host available: no host is registered
 	// true
 	// [::1]:port failed
 }
@@ -115,7 +115,7 @@ func ExampleService_GetConnContext() {
 	defer cancel()
 	_, err = s.GetConnContext(ctx)
 	fmt.Println(err)
-	// Output: pooly: service small: context deadline exceeded
+	// Output: pooly: service small: context deadline exceeded (1 connections of 1 hosts in use, at most 1 each; 0 callers waiting)
 }
 
 // lineConn is a client for a line-based protocol: a connection and its buffered reader, which must stay together.

@@ -490,7 +490,7 @@ func TestGetConnNoticesRoomThatCameWhileItLooked(t *testing.T) {
 	}
 }
 
-// A host that failed a caller and is back before the caller goes on must not be passed over for one that is full.
+// A host that failed a caller serves it as soon as it is back, though a dial of another is under way.
 func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -507,7 +507,7 @@ func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
 		began := time.Now()
 		c := get(t, s)
 		require.Equal(t, "flaps", c.Address())
-		require.Equal(t, time.Second, time.Since(began))
+		require.LessOrEqual(t, time.Since(began), pooly.DefaultBaseEjectionTime)
 		release(t, c)
 		release(t, held)
 	})
@@ -676,9 +676,8 @@ func TestGetConnThatIsCancelledDoesNotWaitForASlowClose(t *testing.T) {
 	}
 }
 
-// A host that failed a caller is not dialled again for it, but may have an idle connection by the time that all others
-// have failed too.
-func TestGetConnTakesAnIdleConnectionOfAHostThatFailedIt(t *testing.T) {
+// A host that failed a caller may have an idle connection while the caller waits for a dial of another.
+func TestGetConnTakesAConnectionThatComesBackToAHostThatFailedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
 			PoolConfig:     pooly.PoolConfig{MaxConns: 2},
@@ -691,7 +690,7 @@ func TestGetConnTakesAnIdleConnectionOfAHostThatFailedIt(t *testing.T) {
 		time.AfterFunc(100*time.Millisecond, func() { _ = held.Release(nil, pooly.HostUp) })
 		began := time.Now()
 		c := get(t, s)
-		require.Equal(t, 200*time.Millisecond, time.Since(began))
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
 		require.Same(t, fakeOf(held), fakeOf(c))
 		release(t, c)
 	})

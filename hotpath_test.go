@@ -37,10 +37,9 @@ func stubService(b *testing.B, strategy Bandit, hosts int) *Service {
 	}
 	leases := make([]*Conn, hosts)
 	for i, h := range s.order {
-		ready := make(chan *waiter, 1)
-		w := &waiter{ready: ready}
-		require.Equal(b, waiting, h.get(w, true))
-		leases[i] = (<-ready).lease
+		c, err := h.Get()
+		require.NoError(b, err)
+		leases[i] = c
 	}
 	for _, c := range leases {
 		require.NoError(b, c.Release(nil, HostUp))
@@ -68,11 +67,10 @@ func TestWhatAPairTouchesTakesFewCacheLines(t *testing.T) {
 	newest, ok := reflect.TypeFor[decay.Window]().FieldByName("newest")
 	require.True(t, ok)
 	begin := unsafe.Offsetof(h.window) + newest.Offset
-	end := unsafe.Offsetof(h.waiters) + unsafe.Sizeof(h.waiters.length)
-	require.Zero(t, begin%(2*line), "the hot part of host begins with a line of even number")
+	end := unsafe.Offsetof(h.Pool) + unsafe.Offsetof(h.Pool.latency) + unsafe.Sizeof(h.Pool.latency)
 	require.LessOrEqual(t, end-begin, uintptr(2*line))
 	allocated = new(host)
-	require.Zero(t, uintptr(unsafe.Pointer(allocated))%(2*line), "the allocator aligns objects of 512 bytes")
+	require.Zero(t, (uintptr(unsafe.Pointer(allocated))+begin)%(2*line), "the hot part of host begins with a line of even number")
 	require.LessOrEqual(t, unsafe.Offsetof(c.live), uintptr(line))
 }
 
@@ -83,8 +81,8 @@ func BenchmarkPick(b *testing.B) {
 	for _, strategy := range benchStrategies {
 		b.Run(strategy.name, func(b *testing.B) {
 			s := stubService(b, strategy.make(), 3)
-			v, err := s.currentView()
-			require.NoError(b, err)
+			v := s.current(b.Context())
+			require.NotNil(b, v)
 			for b.Loop() {
 				if h, _ := v.pick(s); h == nil {
 					b.Fatal("no host")
@@ -106,7 +104,7 @@ func BenchmarkPoolsAtRandom(b *testing.B) {
 				if i++; i >= len(order) {
 					i = 0
 				}
-				if err := order[i].takeIdle(false).Release(nil, HostUp); err != nil {
+				if err := order[i].takeIdle().Release(nil, HostUp); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -114,41 +112,24 @@ func BenchmarkPoolsAtRandom(b *testing.B) {
 	}
 }
 
-// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect: of all, of all when no cache has
-// them, as after 100 ms of other work, and with few rated since the last time.
+// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect: of all, and of all when no cache has
+// them, as after 100 ms of other work.
 func BenchmarkRefresh(b *testing.B) {
-	const few = 100
 	other := make([]byte, 64<<20) // more than the caches hold
 	for _, strategy := range benchStrategies {
 		s := stubService(b, strategy.make(), 10_000)
-		refresh := func() {
-			s.mu.Lock()
-			s.refreshed = 0 // so that they are due
-			s.mu.Unlock()
-			s.refresh()
-		}
-		for _, mode := range []string{"all", "cold", "few"} {
+		for _, mode := range []string{"all", "cold"} {
 			b.Run(strategy.name+"/"+mode, func(b *testing.B) {
 				b.ReportAllocs()
-				for i := range b.N {
+				for range b.N {
 					b.StopTimer()
-					switch mode {
-					case "few":
-						for j := range few {
-							h := s.order[(i*few+j)%len(s.order)]
-							require.NoError(b, h.takeIdle(false).Release(nil, HostUp))
-						}
-						s.walked.slot = s.slotAt(s.clock.now())
-					case "cold":
+					if mode == "cold" {
 						for j := 0; j < len(other); j += 64 {
 							other[j]++
 						}
-						fallthrough
-					default:
-						s.walked.slot = -1
 					}
 					b.StartTimer()
-					refresh()
+					<-s.rebuild(true).done
 				}
 			})
 		}
@@ -178,74 +159,6 @@ func BenchmarkNewPicker(b *testing.B) {
 	}
 }
 
-type pickerFunc func(*rand.Rand) int
-
-func (f pickerFunc) Pick(rng *rand.Rand) int { return f(rng) }
-
-func TestAHostWhoseLockIsTakenIsLeftForAnotherPick(t *testing.T) {
-	s := NewService("redraw", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}, MemoizeScoreDuration: time.Hour})
-	defer s.Close()
-	s.SetHosts("a", "b")
-	for range 2 { // by turns, so that both have an idle connection
-		c, err := s.GetConn()
-		require.NoError(t, err)
-		require.NoError(t, c.Release(nil, HostUp))
-	}
-	v := *s.view.Load()
-	v.redraws = true
-	s.view.Store(&v)
-	get := func(choices ...int) (picked *host, picks int) {
-		v.picker = pickerFunc(func(*rand.Rand) int { picks++; return choices[picks-1] })
-		c, err := s.get(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, c.Release(nil, HostUp))
-		return c.conn.pool.host, picks
-	}
-
-	h, picks := get(0)
-	require.Same(t, v.hosts[0], h)
-	require.Equal(t, 1, picks, "no more while no other call is there")
-
-	v.hosts[0].mu.Lock()
-	h, picks = get(0, 1)
-	require.Same(t, v.hosts[1], h)
-	require.Equal(t, 2, picks)
-
-	time.AfterFunc(10*time.Millisecond, v.hosts[0].mu.Unlock)
-	h, picks = get(0, 0, 0)
-	require.Same(t, v.hosts[0], h, "waits for the last pick")
-	require.Equal(t, 3, picks)
-}
-
-// A view that was begun earlier may be filled later, and then hosts stand elsewhere than the current one has them.
-func TestRefreshFindsHostsThatAnotherViewHasElsewhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := NewService("places", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}, PrespawnConns: -1})
-		defer s.Close()
-		for i := range 20 {
-			s.Add(strconv.Itoa(i))
-		}
-		c, err := s.GetConn()
-		require.NoError(t, err)
-		require.NoError(t, c.Release(nil, HostDown))
-		v := s.view.Load()
-		for _, h := range v.hosts {
-			h.place.Store((h.place.Load() + 1) % 20)
-		}
-		time.Sleep(s.slotLength / 2)
-		require.NotSame(t, v, s.view.Load())
-		for i, a := range s.view.Load().arms {
-			require.EqualValues(t, i, s.order[i].place.Load(), "which is mended, so that the next refresh finds it")
-			require.Equal(t, s.order[i].address, a.Address)
-			if a.Address == c.Address() {
-				require.Zero(t, a.Score)
-			} else {
-				require.Equal(t, decay.NoTrials, a.Score)
-			}
-		}
-	})
-}
-
 // A refresh that comes between an ejection and the rebuild that it asks for must not bring the host back.
 func TestRefreshAfterAnEjectionLeavesTheHostOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -258,11 +171,10 @@ func TestRefreshAfterAnEjectionLeavesTheHostOut(t *testing.T) {
 		require.NoError(t, c.Release(nil, HostUp))
 		out := s.hosts["b"]
 		out.mu.Lock()
-		out.setHealthLocked(ejected)
+		out.become(ejected)
 		out.mu.Unlock()
 		time.Sleep(s.slotLength / 2)
-		require.NotContains(t, s.view.Load().hosts, out)
-		require.Contains(t, s.view.Load().ejected, out)
+		require.NotContains(t, s.snapshot.Load().hosts, out)
 	})
 }
 
@@ -283,18 +195,6 @@ func TestLevelOffHandsOutAllPicks(t *testing.T) {
 	}
 }
 
-// A plug-in that ends the goroutine of a call leaves the waiter in its line.
-func TestWaiterThatStandsInALineServesNoOtherCall(t *testing.T) {
-	env := &poolEnv{queue: new(waitQueue)}
-	first, second := turn{env: env}, turn{env: env}
-	w := first.waiter()
-	require.True(t, env.queue.push(w))
-	first.stand(w)
-	first.done()
-	require.NotSame(t, w, second.waiter())
-	require.Same(t, w, env.queue.list.front)
-}
-
 // The common ways of GetConn and Release must not be taken where something else is to be done.
 
 func TestFirstCallAfterAPauseHasTheScoresOfNow(t *testing.T) {
@@ -309,10 +209,10 @@ func TestFirstCallAfterAPauseHasTheScoresOfNow(t *testing.T) {
 		}
 		cycle()
 		time.Sleep(time.Hour)
-		was := s.view.Load().arms[0].Score
+		was := s.hosts["a"].score.Load()
 		require.Greater(t, was, 0.5, "of when the service fell asleep")
 		cycle()
-		require.Equal(t, 0.5, s.view.Load().arms[0].Score, "nothing was tried within DecayDuration")
+		require.Equal(t, 0.5, s.hosts["a"].score.Load(), "nothing was tried within DecayDuration")
 	})
 }
 
@@ -352,7 +252,7 @@ func TestWhenALeaseBeganIsForgottenAsItEnds(t *testing.T) {
 	defer p.Close()
 	c, err := p.Get()
 	require.NoError(t, err)
-	c.conn.start.Store(1)
+	c.conn.start = 1
 	require.NoError(t, c.Release(nil, HostUp))
-	require.Zero(t, c.conn.start.Load())
+	require.Zero(t, c.conn.start)
 }

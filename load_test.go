@@ -19,14 +19,15 @@ type hostFigures struct {
 }
 
 func armsOf(figures ...hostFigures) []Arm {
-	s := new(Service)
+	s := &cluster{group: newGroup(PoolConfig{}.withDefaults(), nil)}
 	arms := make([]Arm, len(figures))
 	for i, f := range figures {
-		h := &host{service: s}
-		h.inUse.Store(int32(f.inUse))
+		h := &host{cluster: s}
+		h.group = s.group
+		h.load.Store(int32(f.inUse))
 		h.latency.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
-		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores, host: h, service: h.service}
+		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores, host: h, cluster: s}
 	}
 	return arms
 }
@@ -57,7 +58,7 @@ func TestPowerOfTwoPicksTheLessLoadedOfTwo(t *testing.T) {
 func TestPowerOfTwoReadsLiveLoads(t *testing.T) {
 	arms := armsOf(hostFigures{}, hostFigures{})
 	p := NewPowerOfTwo().NewPicker(arms)
-	arms[0].host.inUse.Store(1)
+	arms[0].host.load.Store(1)
 	require.Equal(t, 1, p.Pick(rand.New(rand.NewPCG(1, 2))))
 }
 
@@ -88,7 +89,7 @@ func TestLoadStrategiesTryHostsOfWhichNothingIsKnown(t *testing.T) {
 	}
 	requireShares(t, []float64{0.5, 0.5}, sharesOf(NewPowerOfTwo(), arms))
 
-	arms[0].host.inUse.Store(1)
+	arms[0].host.load.Store(1)
 	for _, b := range []Bandit{NewPeakEWMA(2), NewHotCold(2, 1)} {
 		requireShares(t, []float64{0, 1}, sharesOf(b, arms))
 	}
@@ -121,7 +122,7 @@ func TestHotColdPicksTheLeastLoadedIfAllAreHot(t *testing.T) {
 	arms := armsOf(hostFigures{}, hostFigures{}, hostFigures{})
 	p := NewHotCold(3, 0.5).NewPicker(arms)
 	for i, inUse := range []int32{4, 2, 3} {
-		arms[i].host.inUse.Store(inUse)
+		arms[i].host.load.Store(inUse)
 		arms[i].host.curve.line.Store(uint64(math.Float32bits(float32(1000 * (i + 1)))))
 	}
 	require.Equal(t, 1, p.Pick(rand.New(rand.NewPCG(1, 2))))

@@ -1,7 +1,6 @@
 package pooly_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,47 +19,59 @@ import (
 func (m *model) check() {
 	synctest.Wait()
 	stats := m.service.Stats()
+	synctest.Wait()
+	in := pooly.LookInside(m.service)
+	rounds := pooly.RoundsRun(m.service)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	slices.SortFunc(m.leases, func(a, b *modelLease) int { return cmp.Compare(a.call, b.call) })
 	pending := m.pendingLocked()
 	m.giveUp()
+	for _, h := range m.hosts {
+		m.touch(h)
+	}
 
-	m.checkReturned(pending)
-	m.checkPending(stats, pending)
+	if in.Fault != "" {
+		m.failf("%s", in.Fault)
+	}
+	if !rounds {
+		m.failf("callers wait, no host is up, and no round runs")
+	}
+	m.checkReturned(in)
+	m.checkPending(in, pending)
 	m.checkReleases()
 	m.checkConns()
+	m.checkMostRecent()
+	m.checkCounts(stats, in)
 	if !m.closed {
-		m.checkHosts(stats)
-		m.checkQueue(stats, pending)
-		m.checkDials(stats, pending)
-		m.checkPatience(stats, pending)
+		m.checkHosts(stats, in)
+		m.checkLiveness(in, pending)
+		m.checkDials(in)
 	}
-	m.checkOrder(stats, pending)
 	m.checkClose()
-	if stats.Gets != m.gets || stats.Puts != m.puts || stats.GetFailures != m.lost {
-		m.failf("Stats count %d gets, %d puts and %d failures, not %d, %d and %d",
-			stats.Gets, stats.Puts, stats.GetFailures, m.gets, m.puts, m.lost)
+	m.inside, m.waited = in, in.Queued+in.Lines
+	if in.Queued > 0 {
+		m.reached.queued++
 	}
-	m.queued = stats.Waiting
 }
 
 // checkReturned judges the calls that ended in this step.
-func (m *model) checkReturned(pending []*modelCall) {
+func (m *model) checkReturned(in pooly.Inside) {
 	for _, c := range m.calls {
 		if !c.done || c.checked {
 			continue
 		}
 		c.checked = true
 		if c.err == nil {
-			m.checkMostRecent(c)
+			m.reached.served++
 			continue
 		}
-		elapsed := c.doneAt.Sub(c.began)
 		var failure *pooly.GetConnError
+		elapsed := c.doneAt.Sub(c.waits)
 		switch {
+		case errors.Is(c.err, errPanicked):
+		case c.kind == opDo && c.runs > 0 && c.last != nil && m.isItsOwn(c, c.err):
 		case !errors.As(c.err, &failure):
-			m.failf("call %d failed with a %T", c.id, c.err)
+			m.failf("call %d failed with a %T: %v", c.id, c.err, c.err)
 		case errors.Is(c.err, pooly.ErrPoolClosed):
 			if !m.closed {
 				m.failf("call %d failed although the service is open: %v", c.id, c.err)
@@ -70,36 +81,69 @@ func (m *model) checkReturned(pending []*modelCall) {
 			if m.plan.WaitTimeout == 0 || elapsed < m.plan.WaitTimeout {
 				m.failf("call %d timed out after %v: %v", c.id, elapsed, c.err)
 			}
-		case errors.Is(c.err, context.Canceled) && c.cancelled:
+		case errors.Is(failure.Reason, context.Canceled) && c.cancelled:
 			m.reached.cancels++
-		case errors.Is(c.err, context.DeadlineExceeded) && c.patience > 0 && elapsed >= c.patience:
+		case errors.Is(c.err, pooly.ErrOverloaded):
+			m.reached.overloads++
+			if m.plan.MaxWaiting == 0 && !(c.kind == opDo && c.patience > 0) {
+				m.failf("call %d was turned away without a limit or deadline: %v", c.id, c.err)
+			}
+		case errors.Is(failure.Reason, context.DeadlineExceeded) && c.patience > 0 && c.doneAt.Sub(c.began) >= c.patience:
 			m.reached.cancels++
-		case errors.Is(c.err, pooly.ErrNoHostAvailable):
+		case errors.Is(failure.Reason, pooly.ErrNoHostAvailable):
 			m.reached.refused++
-			m.checkHopeless(c, failure)
+			m.checkHopeless(c, failure, in)
 		default:
 			m.failf("call %d failed with %v", c.id, c.err)
+		}
+		if c.kind == opDo && failure != nil && c.runs > 0 && !m.closed && !errors.Is(c.err, unmarked(c.last)) {
+			m.failf("call %d could not run again, and does not say what it failed with before: %v", c.id, c.err)
 		}
 	}
 }
 
-// checkHopeless holds if no host could have served the call: each was dialled while the call went on, and failed.
-func (m *model) checkHopeless(c *modelCall, failure *pooly.GetConnError) {
-	for _, r := range m.registered() {
-		if m.changed(opAdd, opRemove) {
-			continue
-		}
-		if r.failedAt.IsZero() || r.failedAt.Before(c.began) {
-			m.failf("call %d failed, but %s was not even asked: %v", c.id, r.address, c.err)
-		}
-		for _, conn := range r.conns {
-			if conn.idle() && !conn.dead && conn.idleStep < m.step {
-				m.failf("call %d failed, but %s has an idle connection: %v", c.id, r.address, c.err)
-			}
+// isItsOwn reports whether an error of Do is that of its function, or says that its context ended.
+func (m *model) isItsOwn(c *modelCall, err error) bool {
+	var failure *pooly.GetConnError
+	return errors.Is(err, unmarked(c.last)) && !errors.As(err, &failure)
+}
+
+// unmarked returns the error that a function marked with Retry.
+func unmarked(err error) error {
+	for _, known := range []error{errTemporary, errFatal, errTimeout} {
+		if errors.Is(err, known) {
+			return known
 		}
 	}
-	if len(m.registered()) > 0 && len(failure.Attempts) == 0 && !m.changed(opAdd, opRemove) {
+	return err
+}
+
+// checkHopeless holds if no host could have served the call, which made all its rounds.
+func (m *model) checkHopeless(c *modelCall, failure *pooly.GetConnError, in pooly.Inside) {
+	if len(m.want) == 0 || m.changed(opAdd, opRemove, opSet) {
+		return
+	}
+	alone := !slices.ContainsFunc(m.calls, func(other *modelCall) bool { // or it has the diagnosis of an earlier one
+		return other != c && other.done && other.err != nil && other.doneAt.Equal(c.doneAt)
+	})
+	for _, h := range m.hosts {
+		alone = alone && !(h.endedStep == m.step && h.endedOK) // and no host came back before it was made
+	}
+	if alone && m.plan.MaxHosts == 0 && len(failure.Attempts) == 0 {
 		m.failf("call %d does not say how it failed: %v", c.id, c.err)
+	}
+	const grace = pooly.DefaultRetryDelay // rounds count that began so much earlier
+	if least := time.Duration(m.plan.Attempts-1)*pooly.DefaultRetryDelay - grace; c.doneAt.Sub(c.waits) < least {
+		m.failf("call %d gave up after %v, before its rounds were over: %v", c.id, c.doneAt.Sub(c.waits), c.err)
+	}
+	for address, host := range in.Hosts {
+		h := m.host(address)
+		if before := m.inside.Hosts[address]; c.kind == opDial && (host.Ejected || before == nil || before.Ejected) {
+			continue // while another is up, DialContext does not ask it
+		}
+		if host.InUse && m.plan.MaxHosts == 0 && h.good && h.goodSince.Before(c.waits) && h.troubled.Before(c.waits.Add(-grace)) {
+			m.failf("call %d failed although %s answers: %v", c.id, address, c.err)
+		}
 	}
 }
 
@@ -108,56 +152,82 @@ func (m *model) changed(kinds ...opKind) bool {
 	return slices.ContainsFunc(m.batch, func(o op) bool { return slices.Contains(kinds, o.Kind) })
 }
 
-// checkMostRecent holds if a call that found idle connections got the one most recently used.
-func (m *model) checkMostRecent(c *modelCall) {
-	got := c.lease.conn
-	if got.idleStep >= m.step {
+// checkMostRecent holds if calls that found idle connections got the ones most recently used: none that stayed idle was
+// used later. The reaper's tests, which begin after a second, may change the order.
+func (m *model) checkMostRecent() {
+	for _, g := range m.granted {
+		if g.idleStep >= m.step || time.Since(m.born) >= time.Second || g.conn.of.churned || m.plan.MaxHosts > 0 {
+			continue
+		}
+		m.reached.reused++
+		for _, other := range g.conn.of.conns {
+			if other.idle() && !other.dead && other.idleStep > g.idleStep && other.idleStep < m.step {
+				m.failf("a call got connection %d of %s, but %d was used later", g.conn.id, g.conn.of.address, other.id)
+			}
+		}
+	}
+	m.granted = nil
+}
+
+// checkOther holds if Do runs its function again on a host that the call has not used, where one has a connection idle.
+// Only where nothing else happens it can be said which.
+func (m *model) checkOther(c *modelCall, got *modelConn) {
+	if c.runs < 2 {
 		return
 	}
-	m.reached.reused++
-	for _, other := range got.of.conns {
-		if other.idle() && !other.dead && other.idleStep > got.idleStep && other.idleStep < m.step {
-			m.failf("call %d got connection %d of %s, but %d was used later", c.id, got.id, got.of.address, other.id)
+	m.reached.again++
+	if len(m.batch) != 1 || m.waited > 0 || !c.waits.Equal(m.since) || !slices.Contains(c.used, got.of) {
+		return
+	}
+	for _, other := range m.conns {
+		h := m.inside.Hosts[other.of.address]
+		if other.idle() && !other.dead && other.idleStep < m.step && h != nil && h.InUse && !h.Ejected && !h.Full &&
+			!slices.Contains(c.used, other.of) && len(m.pendingLocked()) == 1 && m.plan.IdleTimeout+m.plan.Lifetime == 0 {
+			m.failf("call %d runs again with %s, and %s has a connection idle", c.id, got.of.address, other.of.address)
 		}
 	}
 }
 
-// checkPending judges the calls that wait: each within its limits, and for something.
-func (m *model) checkPending(stats pooly.ServiceStats, pending []*modelCall) {
+// checkPending judges the calls that wait: each within its limits, and in one line.
+func (m *model) checkPending(in pooly.Inside, pending []*modelCall) {
+	waiting, closing := 0, 0
 	for _, c := range pending {
-		waited := time.Since(c.began)
-		switch {
+		if c.inside {
+			continue // a function heeds its context
+		}
+		if c.busy() {
+			closing++ // or it waits, and another has closed its former connection
+			continue
+		}
+		if c.kind != opDial {
+			waiting++
+		}
+		switch waited := c.waited(time.Now()); {
 		case c.cancelled:
 			m.failf("call %d blocks although it is cancelled", c.id)
-		case c.patience > 0 && waited >= c.patience:
-			m.failf("call %d blocks for %v, past its deadline of %v", c.id, waited, c.patience)
-		case m.plan.WaitTimeout > 0 && waited >= m.plan.WaitTimeout:
+		case c.patience > 0 && time.Since(c.began) >= c.patience:
+			m.failf("call %d blocks for %v, past its deadline of %v", c.id, time.Since(c.began), c.patience)
+		case m.plan.WaitTimeout > 0 && waited >= m.plan.WaitTimeout && c.kind != opDial:
 			m.failf("call %d blocks for %v, past the WaitTimeout of %v", c.id, waited, m.plan.WaitTimeout)
 		case m.closed:
 			m.failf("call %d blocks after Close", c.id)
+		case len(m.want) == 0 && (c.kind != opDial || time.Since(m.changedAt) > m.lastDial()):
+			m.failf("call %d waits for no host", c.id)
 		}
 	}
-	if m.paused() {
-		return
-	}
-	dialing := 0
-	for _, r := range m.registered() {
-		dialing += m.dialing(r)
-	}
-	if len(pending) > stats.Waiting+dialing {
-		m.failf("%d calls wait, but only %d in the queue and for %d dials", len(pending), stats.Waiting, dialing)
-	}
-	if stats.Waiting > len(pending) {
-		m.failf("%d places in the queue for %d calls", stats.Waiting, len(pending))
-	}
-	if len(pending) > 0 && len(m.registered()) == 0 {
-		m.failf("%d calls wait for no host", len(pending))
+	if n := in.Queued + in.Lines; n < waiting || n > waiting+closing {
+		m.failf("%d calls wait, and %d stand in the queue and %d in lines", waiting, in.Queued, in.Lines)
 	}
 }
 
-// paused reports whether a call may be in a pause between two rounds.
-func (m *model) paused() bool {
-	return m.plan.Attempts > 1 && time.Since(m.lastLoss) < pooly.DefaultRetryDelay
+// lastDial returns how long a call of DialContext may take to find out that no host is left.
+func (m *model) lastDial() time.Duration {
+	for _, h := range m.hosts {
+		if len(h.dials) > 0 { // one that does not heed its context
+			return m.plan.DialTimeout + time.Second + pooly.DefaultRetryDelay
+		}
+	}
+	return pooly.DefaultRetryDelay
 }
 
 func (m *model) checkReleases() {
@@ -194,7 +264,7 @@ func (m *model) checkConns() {
 		case !c.idle():
 		case c.condemned:
 			m.failf("connection %d of %s is open after a fatal error", c.id, c.of.address)
-		case c.of.left():
+		case !m.want[c.of.address]:
 			m.failf("connection %d of %s is open after its removal", c.id, c.of.address)
 		case m.closed:
 			m.failf("connection %d of %s is open after Close", c.id, c.of.address)
@@ -205,222 +275,187 @@ func (m *model) checkConns() {
 	}
 }
 
-// checkHosts compares each host's figures with the model's.
-func (m *model) checkHosts(stats pooly.ServiceStats) {
-	registered := m.registered()
-	if len(stats.Hosts) != len(registered) {
-		m.failf("%d hosts instead of %d", len(stats.Hosts), len(registered))
-		return
+// checkCounts compares what the service counts with what callers and servers have seen.
+func (m *model) checkCounts(stats pooly.ServiceStats, in pooly.Inside) {
+	if stats.Gets != m.gets || stats.Puts != m.puts || stats.GetFailures != m.lost || stats.Retries != m.retries && !m.doing1() {
+		m.failf("Stats count %d gets, %d puts, %d failures and %d retries, not %d, %d, %d and %d",
+			stats.Gets, stats.Puts, stats.GetFailures, stats.Retries, m.gets, m.puts, m.lost, m.retries)
 	}
-	for _, r := range registered {
-		h := hostOf(stats, r)
-		want := pooly.PoolStats{Dialing: m.dialing(r)}
-		for _, c := range r.conns {
+	if !m.raced && stats.Dials != uint64(m.dials) {
+		m.failf("Stats count %d dials, and %d have ended", stats.Dials, m.dials)
+	}
+	if stats.Waiting != in.Queued {
+		m.failf("Stats count %d callers in the queue, and %d are", stats.Waiting, in.Queued)
+	}
+	var total pooly.PoolStats
+	for i := range modelHosts {
+		h := m.host(hostName(i))
+		var want, got pooly.InsideHost
+		if host := in.Hosts[h.address]; host != nil {
+			got = pooly.InsideHost{Leased: host.Leased, Idle: host.Idle, Conns: host.Conns, Dialing: host.Dialing}
+		}
+		want.Dialing = m.dialing(h)
+		for _, c := range h.conns {
 			if c.holdsPlace() {
-				want.Open++
+				want.Conns++
 			}
-			if c.leased {
-				want.InUse++
+			if c.leased && !c.cut {
+				want.Leased++
 			}
 			if c.idle() {
 				want.Idle++
 			}
 		}
-		got := pooly.PoolStats{Dialing: h.Dialing, Open: h.Open, InUse: h.InUse, Idle: h.Idle}
 		if got != want {
-			m.failf("%s has %+v, not %+v", r.address, got, want)
+			m.failf("%s has %+v, not %+v", h.address, got, want)
 		}
-		m.checkHealth(r, h)
+		total.InUse += want.Leased
+		total.Idle += want.Idle
+		total.Open += want.Conns
+		total.Dialing += want.Dialing
 	}
-	out := func(h pooly.HostStats) bool { return !h.Ejected }
-	if len(registered) > 0 && len(registered) == len(m.places) && !slices.ContainsFunc(stats.Hosts, out) &&
-		!slices.ContainsFunc(registered, func(r *registration) bool { return r.failed }) {
-		m.failf("all hosts are ejected, and each answers")
+	if got := (pooly.PoolStats{InUse: stats.InUse, Idle: stats.Idle, Open: stats.Open, Dialing: stats.Dialing}); got != total {
+		m.failf("the service has %+v, not %+v", got, total)
 	}
 }
 
-func hostOf(stats pooly.ServiceStats, r *registration) pooly.HostStats {
-	for _, h := range stats.Hosts {
-		if h.Address == r.address {
-			return h
+// doing1 reports whether some call of Do is under way, whose retries are not counted yet.
+func (m *model) doing1() bool {
+	return slices.ContainsFunc(m.calls, func(c *modelCall) bool { return c.kind == opDo && !c.done })
+}
+
+// checkHosts holds if the hosts in use are those that should be, and none is ejected without a failure.
+func (m *model) checkHosts(stats pooly.ServiceStats, in pooly.Inside) {
+	if stats.Registered != len(m.want) {
+		m.failf("%d hosts are registered, not %d", stats.Registered, len(m.want))
+	}
+	least, most := len(m.want), len(m.want)
+	if n := m.plan.MaxHosts; n > 0 {
+		least, most = min(least, n), min(most, 4*n)
+	}
+	if n := len(stats.Hosts); n < least || n > most {
+		m.failf("%d hosts are in use, not %d to %d", n, least, most)
+	}
+	for _, s := range stats.Hosts {
+		h := m.host(s.Address)
+		if !m.want[s.Address] {
+			m.failf("%s is in use, and not registered", s.Address)
+		}
+		host := in.Hosts[s.Address]
+		if s.Ejected {
+			m.reached.ejected++
+		}
+		if s.Ejected && h.failedAt.IsZero() {
+			m.reached.feedback++
+		}
+		switch {
+		case s.Ejected != host.Ejected:
+			m.failf("%s: Stats say that ejected is %v", s.Address, s.Ejected)
+		case s.Ejected && h.troubled.IsZero():
+			m.failf("%s is ejected, and nothing has failed", s.Address)
+		case !s.Ejected && h.endedStep == m.step && h.endedBad && !h.endedOK && host.Conns == 0 && m.nothingWasLeased(s.Address) &&
+			m.plan.MaxHosts == 0 && h.addedStep < m.step && !m.changed(opSleep, opAdd, opSet, opRemove):
+			m.failf("%s is not ejected although its last dial failed", s.Address)
 		}
 	}
-	return pooly.HostStats{}
 }
 
-// checkHealth holds if a host is ejected by a dial that fails or by leases that do, and restored in time.
-func (m *model) checkHealth(r *registration, h pooly.HostStats) {
-	if h.Ejected {
-		m.reached.ejected++
+// nothingWasLeased reports whether a host had no connection when the step began.
+func (m *model) nothingWasLeased(address string) bool {
+	h := m.inside.Hosts[address]
+	return h != nil && h.Conns == 0 && h.Dialing == 0 && !m.raced
+}
+
+// checkLiveness holds if nobody waits for longer than is promised. The bounds are explained in docs/MODEL.md.
+func (m *model) checkLiveness(in pooly.Inside, pending []*modelCall) {
+	const (
+		pause    = pooly.DefaultRetryDelay
+		slack    = time.Millisecond
+		longest  = pooly.DefaultMaxEjectionTime + 2*pooly.DefaultBaseEjectionTime
+		refusing = 30 * time.Millisecond // as long as a host takes to refuse
+	)
+	line := m.plan.Fallback // how long a caller may stand in a line
+	hopes := line           // and how long a host may be paused
+	if line < 0 {
+		line, hopes = m.plan.DialTimeout+time.Second, pooly.DefaultFallbackDelay
 	}
-	feedback := m.plan.Fatal > 0 && r.fatals >= m.plan.Fatal
-	if h.Ejected && !r.failed {
-		m.reached.feedback++
+	ready := line + hopes + pause + slack
+	rounds := line + pause + slack
+	refused := hopes + time.Duration(modelHosts+m.plan.Attempts+1)*(refusing+pause) + slack
+	race := longest + 2*(time.Duration(modelHosts)*line+m.plan.DialTimeout+time.Second+pause)
+
+	refuse := time.Since(m.busyAt) >= refused && time.Since(m.changedAt) >= refused
+	for address := range m.want {
+		h := m.host(address)
+		refuse = refuse && h.mode.err != nil && time.Since(h.modeSince) >= refused
 	}
-	switch {
-	case h.Ejected && !r.failed && !feedback:
-		m.failf("%s is ejected after %d fatal errors", r.address, r.fatals)
-	case h.Ejected && r.endedOK && !r.endedBad && r.fatals == 0:
-		m.failf("%s is ejected although its last dial connected", r.address)
-	case r.endedBad && !r.endedOK && !h.Ejected:
-		m.failf("%s is not ejected although its last dial failed", r.address)
+	for _, c := range pending {
+		waited := c.waited(time.Now())
+		if c.busy() {
+			continue
+		}
+		m.reached.oldest = max(m.reached.oldest, waited)
+		if refuse && waited >= refused {
+			m.failf("call %d waits for %v although all hosts refuse", c.id, waited)
+		}
+		for address, host := range in.Hosts {
+			good := m.goodFor(m.host(address))
+			if !host.InUse || good == 0 {
+				continue
+			}
+			switch {
+			case c.kind == opDial:
+				if good >= race && waited >= race {
+					m.failf("call %d of DialContext waits for %v although %s answers", c.id, waited, address)
+				}
+			case host.Full || time.Since(m.unfitAt) < ready:
+			case !host.Ejected && good >= ready && waited >= ready:
+				m.failf("call %d waits for %v although %s is up and has room", c.id, waited, address)
+			case in.Up == 0 && m.plan.Fallback > 0 && good >= rounds && waited >= rounds:
+				m.failf("call %d waits for %v although %s answers and no host is up", c.id, waited, address)
+			}
+		}
 	}
-	back := m.host(r.address)
-	if h.Ejected && len(m.batch) == 1 && r.roomBefore && m.dialing(r) == 0 && back.mode.name == "up" && time.Since(m.since) > 11*time.Second &&
-		!back.modeSince.After(m.since) {
-		m.failf("%s is up for %v, and still ejected", r.address, time.Since(m.since))
+	for address, host := range in.Hosts {
+		if good := m.goodFor(m.host(address)); host.InUse && host.Ejected && good > longest {
+			m.failf("%s answers since %v, and is still ejected", address, good)
+		}
 	}
 }
 
-// checkQueue holds if no call stands in the queue while there is something for it.
-func (m *model) checkQueue(stats pooly.ServiceStats, pending []*modelCall) {
-	if stats.Waiting == 0 {
+// checkDials holds if no more dials began than callers waited. It can be said of steps in which no time passes and no
+// dial fails. Of several hosts, another may begin one at the moment when a dial ends that is about to serve the caller.
+func (m *model) checkDials(in pooly.Inside) {
+	if m.upset || in.Up == 0 || m.inside.Up != in.Up ||
+		m.changed(opSleep, opAdd, opRemove, opSet, opClose, opSettle, opKill, opMode) || len(m.batch) == 0 {
 		return
 	}
-	m.reached.queued++
-	up := slices.ContainsFunc(stats.Hosts, func(h pooly.HostStats) bool { return !h.Ejected })
-	for _, r := range m.registered() {
-		h := hostOf(stats, r)
-		if h.Ejected && (up || !r.failedAt.Before(pending[0].began)) {
-			continue // not for those who have asked it
-		}
-		room := m.plan.MaxConns - m.occupied(r)
+	callers := m.waited
+	for _, c := range m.calls {
 		switch {
-		case h.Idle > 0:
-			m.failf("%d calls wait although %s has %d idle connections", stats.Waiting, r.address, h.Idle)
-		case room > 0 && m.dialing(r) == 0:
-			m.failf("%d calls wait although %s has room for %d and dials none", stats.Waiting, r.address, room)
-		case room > 0 && r.connected && !r.troubled && !m.slow(r):
-			m.failf("%d calls wait although %s has room for %d", stats.Waiting, r.address, room)
+		case c.done && c.doneStep < m.step:
+		case c.kind == opDo:
+			callers += m.plan.Attempts // it may wait before each run
+		case c.kind == opDial || c.step == m.step:
+			callers++
 		}
+	}
+	if m.started > 0 {
+		m.reached.counted++
+	}
+	if m.started > callers+in.Up-1 {
+		m.failf("%d dials began for %d callers", m.started, callers)
 	}
 }
 
-// checkDials holds if no dial is meant for no one while calls stand in the queue.
-func (m *model) checkDials(stats pooly.ServiceStats, pending []*modelCall) {
-	recent := func(t time.Time) bool { return m.plan.Fallback < 0 || time.Since(t) < m.plan.Fallback }
-	for _, c := range pending {
-		if !recent(c.began) {
-			return // it may stand in several places
+// unlimited reports whether no host has a limit below MaxConns.
+func (m *model) unlimited() bool {
+	for _, h := range m.inside.Hosts {
+		if h.InUse && h.Limited {
+			return false
 		}
 	}
-	dials := 0
-	for _, r := range m.registered() {
-		for _, d := range r.dials {
-			if !recent(d.began) || hostOf(stats, r).Ejected {
-				return
-			}
-			if !m.tooLong(d) {
-				dials++
-			}
-		}
-	}
-	if lines := len(pending) - stats.Waiting; stats.Waiting > 0 && lines < dials && !m.paused() {
-		m.failf("%d calls stand in the queue, and %d wait for %d dials", stats.Waiting, lines, dials)
-	}
-}
-
-// checkPatience holds if no call waits for a dial that takes long while another host could serve it.
-func (m *model) checkPatience(stats pooly.ServiceStats, pending []*modelCall) {
-	if m.plan.Fallback < 0 || m.paused() {
-		return
-	}
-	for _, r := range m.registered() {
-		if slices.ContainsFunc(r.dials, func(d *modelDial) bool { return time.Since(d.began) <= m.plan.Fallback }) {
-			return // that may be what it waits for
-		}
-	}
-	const longest = 4 * pooly.DefaultFallbackDelay
-	for _, c := range pending {
-		if time.Since(c.began) <= longest {
-			return
-		}
-		m.reached.patient++
-		for _, r := range m.registered() {
-			h := hostOf(stats, r)
-			if !h.Ejected && (h.Idle > 0 || m.dialing(r) == 0 && m.occupied(r) < m.plan.MaxConns) {
-				m.failf("call %d waits for %v although %s could serve it", c.id, time.Since(c.began), r.address)
-			}
-		}
-	}
-}
-
-// slow reports whether a dial of a host takes long.
-func (m *model) slow(r *registration) bool {
-	return slices.ContainsFunc(r.dials, func(d *modelDial) bool { return d.mode.hangs })
-}
-
-// checkOrder holds if no call was served before one that stood in the queue before it, where all did. A call may be passed
-// only while it waits for a dial of its own, or tests a connection that it was handed and that turns out to be dead.
-func (m *model) checkOrder(stats pooly.ServiceStats, pending []*modelCall) {
-	if !m.closed && m.inQueue && !m.scattered() {
-		newest, passed := 0, []int(nil)
-		for _, c := range m.calls {
-			if c.done && c.doneStep == m.step && c.err == nil {
-				newest = max(newest, c.earliest)
-			}
-		}
-		for _, c := range pending {
-			if c.latest > 0 && c.latest < newest {
-				passed = append(passed, c.id)
-			}
-		}
-		elsewhere := m.dialed + m.unfit // each may have kept a call elsewhere while it was passed
-		for _, r := range m.places {
-			if !r.left() || r.removed == m.step {
-				elsewhere += m.dialing(r)
-			}
-		}
-		if newest > 0 && len(pending) > 0 && elsewhere == 0 {
-			m.reached.ordered++
-		}
-		if len(passed) > elsewhere {
-			m.failf("calls %v were passed by one of step %d, and only %d were dialled for or handed dead connections",
-				passed, newest, elsewhere)
-		}
-	}
-
-	dialing := 0
-	for _, r := range m.registered() {
-		dialing += m.dialing(r)
-	}
-	m.inQueue, m.up = stats.Waiting == len(pending) && dialing == 0, 0
-	for _, h := range stats.Hosts {
-		if !h.Ejected {
-			m.up++
-		}
-	}
-	fresh := 0
-	for _, c := range pending {
-		if c.step == m.step {
-			fresh++
-		}
-	}
-	onlyGets := !slices.ContainsFunc(m.batch, func(o op) bool { return o.Kind != opGet })
-	for _, c := range pending {
-		switch {
-		case c.latest > 0:
-		case onlyGets && c.step == m.step && stats.Waiting-m.queued == fresh:
-			c.earliest, c.latest = m.step, m.step
-		case stats.Waiting == len(pending):
-			c.earliest, c.latest = c.step, m.step
-		}
-	}
-}
-
-// scattered reports whether the last host that was up may have gone in this step, or a pause after that have ended.
-// All calls in the queue look for another then, each for itself.
-func (m *model) scattered() bool {
-	if m.plan.Attempts > 1 && !m.lastLoss.Add(pooly.DefaultRetryDelay).Before(m.since) {
-		return true
-	}
-	up := m.up
-	for _, o := range m.batch {
-		if (o.Kind == opRelease || o.Kind == opReleaseTwice) && outcomes[o.B].closes && m.plan.Fatal > 0 {
-			up-- // it may have ejected one
-		}
-	}
-	return up <= 1 && !m.lastLoss.Before(m.since) || m.changed(opRemove)
+	return true
 }
 
 // checkClose holds if Close ends when it should, and says what it found.
@@ -428,7 +463,7 @@ func (m *model) checkClose() {
 	if !m.closed {
 		return
 	}
-	open, leased, cut, dials := 0, len(m.leases), 0, 0
+	open, leased, cut, dials := 0, len(m.leases)+len(m.sockets), 0, 0
 	for _, c := range m.conns {
 		if c.holdsPlace() {
 			open++
@@ -437,8 +472,8 @@ func (m *model) checkClose() {
 			cut++
 		}
 	}
-	for _, r := range m.places {
-		dials += m.dialing(r)
+	for _, h := range m.hosts {
+		dials += m.dialing(h)
 	}
 	elapsed := time.Since(m.closeBegan)
 	if !m.closeDone {
@@ -461,6 +496,9 @@ func (m *model) checkClose() {
 		if open+leased+dials > 0 {
 			m.failf("Close returned, but %d connections are open, %d leased and %d dials in flight", open, leased, dials)
 		}
+		if !pooly.NothingIsLeft(m.service) {
+			m.failf("Close returned, and something is left")
+		}
 	case !errors.Is(m.closeErr, pooly.ErrOpTimeout) || elapsed < modelCloseDeadline:
 		m.failf("Close returned after %v: %v", elapsed, m.closeErr)
 	case cut > 0 && !strings.Contains(m.closeErr.Error(), fmt.Sprintf(" %d connections", cut)):
@@ -480,9 +518,9 @@ func (m *model) checkEnd() {
 			m.failf("at the end, connection %d of %s was closed %d times", c.id, c.of.address, c.closes)
 		}
 	}
-	for _, r := range m.places {
-		if len(r.dials) > 0 {
-			m.failf("at the end, %s has %d dials", r.address, len(r.dials))
+	for _, h := range m.hosts {
+		if len(h.dials) > 0 {
+			m.failf("at the end, %s has %d dials", h.address, len(h.dials))
 		}
 	}
 	if n := len(m.pendingLocked()); n > 0 {
@@ -491,46 +529,48 @@ func (m *model) checkEnd() {
 	if !m.closeDone {
 		m.failf("at the end, Close has not returned")
 	}
+	if !pooly.NothingIsLeft(m.service) {
+		m.failf("at the end, something is left of the service")
+	}
 }
 
 // coverage counts what the sequences got to see, so that the model does not hold for want of anything to judge.
 type coverage struct {
 	mu        sync.Mutex
 	sequences int
+	oldest    time.Duration
 
-	queued, ordered, reused, timeouts, cancels, refused, ejected, feedback, patient, filled, closed, cut int
+	queued, served, reused, timeouts, cancels, overloads, refused, ejected, feedback, again, counted, filled, closed, cut int
+}
+
+// counts are the figures that must not be zero.
+func (c *coverage) counts() []*int {
+	return []*int{
+		&c.queued, &c.served, &c.reused, &c.timeouts, &c.cancels, &c.overloads, &c.refused, &c.ejected, &c.feedback,
+		&c.again, &c.counted, &c.filled, &c.closed, &c.cut,
+	}
 }
 
 func (c *coverage) addTo(total *coverage) {
 	total.mu.Lock()
 	defer total.mu.Unlock()
 	total.sequences++
-	total.queued += c.queued
-	total.ordered += c.ordered
-	total.reused += c.reused
-	total.timeouts += c.timeouts
-	total.cancels += c.cancels
-	total.refused += c.refused
-	total.ejected += c.ejected
-	total.feedback += c.feedback
-	total.patient += c.patient
-	total.filled += c.filled
-	total.closed += c.closed
-	total.cut += c.cut
+	total.oldest = max(total.oldest, c.oldest)
+	for i, n := range c.counts() {
+		*total.counts()[i] += *n
+	}
 }
 
 func (c *coverage) require(t *testing.T) {
-	t.Logf("%d sequences: %d steps with a queue, %d that show its order, %d calls served by an idle connection, %d timed "+
-		"out, %d cancelled, %d refused, %d sights of an ejected host, %d of one whose leases failed, %d of a call that waits "+
-		"long, %d services filled at the end, %d closed in time, %d not", c.sequences, c.queued, c.ordered, c.reused,
-		c.timeouts, c.cancels, c.refused, c.ejected, c.feedback, c.patient, c.filled, c.closed, c.cut)
+	t.Logf("%d sequences: %d steps with a queue, %d calls served, %d of them by an idle connection, %d timed out, %d cancelled, "+
+		"%d turned away, %d refused, %d sights of an ejected host, %d of one whose leases failed, %d runs again, %d steps whose "+
+		"dials were counted, %d services filled at the end, %d closed in time, %d not, the longest wait %v",
+		c.sequences, c.queued, c.served, c.reused, c.timeouts, c.cancels, c.overloads, c.refused, c.ejected, c.feedback, c.again,
+		c.counted, c.filled, c.closed, c.cut, c.oldest)
 	if c.sequences < 1000 {
 		return
 	}
-	for _, n := range []int{
-		c.queued, c.ordered, c.reused, c.timeouts, c.cancels, c.refused, c.ejected, c.feedback, c.patient,
-		c.filled, c.closed, c.cut,
-	} {
-		require.Positive(t, n)
+	for _, n := range c.counts() {
+		require.Positive(t, *n)
 	}
 }

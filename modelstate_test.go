@@ -1,10 +1,11 @@
 package pooly_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"sync"
 	"syscall"
@@ -18,29 +19,39 @@ import (
 type model struct {
 	plan    plan
 	service *pooly.Service
+	born    time.Time
 
-	mu      sync.Mutex
-	fault   string // the first promise that was broken
-	step    int
-	batch   []op      // what happens in this step
-	since   time.Time // when it began
-	queued  int       // callers in the queue when it began
-	inQueue bool      // all calls that waited when it began stood in the queue
-	up      int       // hosts that were not ejected when it began
-	dialed  int       // dials that ended in it, or were cut short
-	unfit   int       // connections that callers tested in it and found dead
+	mu     sync.Mutex
+	fault  string // the first promise that was broken
+	step   int
+	batch  []op         // what happens in this step
+	since  time.Time    // when it began
+	inside pooly.Inside // what the service looked like after the last step
+	waited int          // callers that waited after the last step
 
-	hosts  map[string]*modelHost
-	places []*registration
-	conns  []*modelConn
-	calls  []*modelCall
-	leases []*modelLease // held
-	ended  []*modelLease
-	puts   uint64
-	gets   uint64
-	lost   uint64 // calls that failed
+	hosts   map[string]*modelHost
+	want    map[string]bool // the addresses that are registered
+	conns   []*modelConn
+	calls   []*modelCall
+	leases  []*modelLease // held by callers of GetConn
+	ended   []*modelLease
+	sockets []*modelSocket // open, of callers of DialContext
 
-	lastLoss time.Time // when a dial failed, or a host was removed
+	granted []grant // connections that callers of GetConn and Do got in this step
+
+	puts    uint64
+	gets    uint64
+	lost    uint64 // calls that failed
+	retries uint64 // of Do
+
+	raced     bool      // DialContext was called
+	dials     int       // dials that ended or were given up
+	started   int       // dials that began in this step
+	upset     bool      // in this step a dial failed or was given up, or a connection was found dead
+	failed    bool      // a lease has failed, so a limit may be below MaxConns
+	unfitAt   time.Time // when a caller last found a connection dead
+	busyAt    time.Time // when a connection, or a dial that takes long, was last seen
+	changedAt time.Time // when hosts were last added or removed
 
 	closed     bool
 	closeStep  int
@@ -54,56 +65,57 @@ type model struct {
 
 // modelHost is a server.
 type modelHost struct {
+	address    string
 	mode       mode
 	modeSince  time.Time
 	closeDelay time.Duration
-	current    *registration // nil: it is not registered
+	churned    bool // it was removed once, so that a former pool may have connections
+	removed    int  // the step in which it was last removed
+	addedStep  int
+	dials      []*modelDial
+	conns      []*modelConn
+
+	troubled  time.Time // when a dial or a lease last failed; zero: never
+	failedAt  time.Time // when a dial last failed
+	good      bool      // it answers at once and has room
+	goodSince time.Time
+	gaveBack  time.Time // when a lease last ended
+	endedStep int       // in which dials ended last,
+	endedOK   bool
+	endedBad  bool
 }
 
 // mode is how a server takes dials.
 type mode struct {
 	name  string
 	delay time.Duration
-	fails bool
+	err   error
 	hangs bool // until settled, or the context ends
 	deaf  bool // to its context
 }
 
-// registration is a host from Add to Remove.
-type registration struct {
-	address string
-	leaving bool // Remove was called
-	removed int  // the step; -1: it is registered
-	dials   []*modelDial
-	conns   []*modelConn
+func (m mode) instant() bool { return m.delay == 0 && m.err == nil && !m.hangs }
 
-	connected  bool      // some dial has
-	troubled   bool      // some dial, or some lease, has failed
-	failed     bool      // some dial has
-	fatals     int       // leases that ended with a fatal error
-	failedAt   time.Time // the last dial that failed
-	endedStep  int       // in which dials ended last,
-	endedOK    bool      // of which one connected
-	endedBad   bool      // and one failed
-	roomBefore bool      // when the step began
-}
-
-// left reports whether it has been removed.
-func (r *registration) left() bool { return r.removed >= 0 }
+var (
+	errRefused = syscall.ECONNREFUSED
+	errNoFiles = fmt.Errorf("socket: %w", syscall.EMFILE)
+)
 
 type modelDial struct {
-	of      *registration
+	of      *modelHost
 	mode    mode
 	began   time.Time
 	settle  chan bool
 	givenUp bool // by the pool, after DialTimeout and a second
 }
 
+// modelConn is a connection, as both the driver and its user see it.
 type modelConn struct {
 	id        int
-	of        *registration
+	of        *modelHost
 	born      time.Time
 	leased    bool
+	outside   bool // DialContext's
 	dead      bool
 	died      int  // the step
 	condemned bool // its last lease ended so that it must be closed
@@ -114,24 +126,67 @@ type modelConn struct {
 	closes    int
 	closing   time.Time
 	closed    bool
+	closedAt  time.Time
+	model     *model
+	net.Conn  // nil: only the methods below are called
 }
 
 type modelCall struct {
 	id        int
+	kind      opKind
 	step      int
 	began     time.Time
 	patience  time.Duration
 	cancel    context.CancelFunc
 	cancelled bool
 
-	earliest, latest int // the steps between which it took its place in the queue; 0: it is not sure to stand there
+	script doScript
+	runs   int
+	inside bool         // its function runs
+	used   []*modelHost // that it has run with
+	last   error        // of its function
+	waits  time.Time    // when it began to wait, for the first time or again
 
 	done     bool
 	doneStep int
 	doneAt   time.Time
-	lease    *modelLease
+	conn     *modelConn // the last that it got
 	err      error
 	checked  bool
+}
+
+func (c *modelCall) end(step int, err error) {
+	c.done, c.doneStep, c.doneAt, c.err = true, step, time.Now(), err
+}
+
+// busy reports whether a call of Do runs its function, or may wait for the driver to close the connection that it had.
+func (c *modelCall) busy() bool {
+	return c.inside || c.closes() && c.conn.holdsPlace()
+}
+
+// closes reports whether the connection that a call had was closed as its function returned.
+func (c *modelCall) closes() bool {
+	return c.conn != nil && c.conn.closes > 0 && c.conn.closing.Equal(c.waits)
+}
+
+// waited returns for how long a call has waited at the given time.
+func (c *modelCall) waited(at time.Time) time.Duration {
+	since := c.waits
+	if c.closes() {
+		end := c.conn.closing.Add(time.Second)
+		if c.conn.closed && c.conn.closedAt.Before(end) {
+			end = c.conn.closedAt
+		}
+		if end.After(since) {
+			since = end
+		}
+	}
+	return at.Sub(since)
+}
+
+type grant struct {
+	conn     *modelConn
+	idleStep int // before
 }
 
 type modelLease struct {
@@ -145,6 +200,12 @@ type modelLease struct {
 	results []error
 }
 
+// modelSocket is what DialContext returned.
+type modelSocket struct {
+	conn  net.Conn
+	under *modelConn
+}
+
 func (m *model) failf(format string, args ...any) {
 	if m.fault == "" {
 		m.fault = fmt.Sprintf("step %d: ", m.step) + fmt.Sprintf(format, args...)
@@ -155,26 +216,14 @@ func (m *model) failf(format string, args ...any) {
 func (m *model) begin(batch []op) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.batch, m.since, m.dialed, m.unfit = batch, time.Now(), 0, 0
-	for _, r := range m.registered() {
-		r.roomBefore = m.occupied(r) < m.plan.MaxConns
-	}
+	m.batch, m.since, m.started, m.upset = batch, time.Now(), 0, false
 }
 
 func (m *model) host(address string) *modelHost {
 	if m.hosts[address] == nil {
-		m.hosts[address] = &modelHost{mode: modes[0]}
+		m.hosts[address] = &modelHost{address: address, mode: modes[0], modeSince: time.Now()}
 	}
 	return m.hosts[address]
-}
-
-func (m *model) registered() (list []*registration) {
-	for _, r := range m.places {
-		if r.removed < 0 {
-			list = append(list, r)
-		}
-	}
-	return list
 }
 
 func (m *model) pending() (list []*modelCall) {
@@ -199,12 +248,26 @@ func (m *model) held() []*modelLease {
 	return slices.Clone(m.leases)
 }
 
+// over returns the leases that have ended.
+func (m *model) over() []*modelLease {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.ended)
+}
+
+// open returns the connections that callers of DialContext have.
+func (m *model) open() []*modelSocket {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.sockets)
+}
+
 // hanging returns the dials that only an op ends.
 func (m *model) hanging() (list []*modelDial) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range m.places {
-		for _, d := range r.dials {
+	for i := range modelHosts {
+		for _, d := range m.host(hostName(i)).dials {
 			if d.mode.hangs && len(d.settle) == 0 {
 				list = append(list, d)
 			}
@@ -222,20 +285,50 @@ func (m *model) alive() (list []*modelConn) {
 			list = append(list, c)
 		}
 	}
-	slices.SortFunc(list, func(a, b *modelConn) int { return cmp.Compare(a.id, b.id) })
 	return list
 }
 
-// occupied returns how many of a host's places are taken: by dials, and by connections until they are closed or the
-// driver has taken too long over it.
-func (m *model) occupied(r *registration) int {
-	n := m.dialing(r)
-	for _, c := range r.conns {
+// touch takes note of a change at a host: whether it answers at once and has room. A dial that takes long, or that is
+// not over by its own fault, makes that uncertain.
+func (m *model) touch(h *modelHost) {
+	now := time.Now()
+	occupied := 0
+	for _, c := range h.conns {
 		if c.holdsPlace() {
-			n++
+			occupied++
+			m.busyAt = now
+		} else if end := c.closing.Add(time.Second); !c.closed && !c.late && end.After(m.busyAt) {
+			m.busyAt = end // its place came free, although it is not closed
 		}
 	}
-	return n
+	good := m.want[h.address] && h.mode.instant()
+	for _, d := range h.dials {
+		occupied++
+		if !d.mode.instant() {
+			good = false
+		}
+		if d.mode.hangs {
+			m.busyAt = now
+		}
+	}
+	good = good && occupied < m.plan.MaxConns
+	if good && !h.good {
+		h.goodSince = now
+	}
+	h.good = good
+}
+
+// goodFor returns for how long a host has answered at once, had room and not failed. Where a limit may be below MaxConns,
+// there may have been no room for a lease until the last one ended.
+func (m *model) goodFor(h *modelHost) time.Duration {
+	if !h.good {
+		return 0
+	}
+	good := min(time.Since(h.goodSince), time.Since(h.troubled))
+	if m.failed {
+		good = min(good, time.Since(h.gaveBack))
+	}
+	return good
 }
 
 func (c *modelConn) holdsPlace() bool {
@@ -246,8 +339,8 @@ func (c *modelConn) holdsPlace() bool {
 func (c *modelConn) idle() bool { return !c.leased && c.closes == 0 && !c.late }
 
 // dialing returns how many dials are in flight.
-func (m *model) dialing(r *registration) (n int) {
-	for _, d := range r.dials {
+func (m *model) dialing(h *modelHost) (n int) {
+	for _, d := range h.dials {
 		if !m.tooLong(d) {
 			n++
 		}
@@ -262,55 +355,74 @@ func (m *model) tooLong(d *modelDial) bool {
 
 // giveUp takes note of the dials that take too long.
 func (m *model) giveUp() {
-	for _, r := range m.places {
-		for _, d := range r.dials {
+	for _, h := range m.hosts {
+		for _, d := range h.dials {
 			if !d.givenUp && m.tooLong(d) {
 				d.givenUp = true
-				m.dialEnded(r, errDead)
+				m.dialEnded(h, errDead)
 			}
 		}
 	}
 }
 
 // dialEnded takes note of the end of a dial.
-func (m *model) dialEnded(r *registration, err error) {
-	m.dialed++
-	if r.endedStep != m.step {
-		r.endedStep, r.endedOK, r.endedBad = m.step, false, false
+func (m *model) dialEnded(h *modelHost, err error) {
+	m.dials++
+	if h.endedStep != m.step {
+		h.endedStep, h.endedOK, h.endedBad = m.step, false, false
 	}
-	if err != nil {
-		r.endedBad, r.troubled, r.failed = true, true, true
-		r.failedAt, m.lastLoss = time.Now(), time.Now()
+	if err == nil {
+		h.endedOK = true
 		return
 	}
-	r.endedOK, r.connected = true, true
+	m.upset = true
+	h.troubled, h.failedAt = time.Now(), time.Now()
+	h.endedBad = h.endedBad || !errors.Is(err, errNoFiles) && !errors.Is(err, context.Canceled)
 }
 
 func (m *model) add(address string) {
 	m.mu.Lock()
-	h := m.host(address)
-	if h.current == nil && (!m.closed || m.closeStep == m.step) {
-		h.current = &registration{address: address, removed: -1}
-		m.places = append(m.places, h.current)
-	}
+	m.joinLocked(address)
 	m.mu.Unlock()
 	m.service.Add(address)
 }
 
+func (m *model) joinLocked(address string) {
+	h := m.host(address)
+	if !m.want[address] && (!m.closed || m.closeStep == m.step) {
+		m.want[address], h.addedStep, m.changedAt = true, m.step, time.Now()
+		h.good = false
+		m.touch(h)
+	}
+}
+
+func (m *model) leaveLocked(address string) {
+	h := m.host(address)
+	if m.want[address] {
+		delete(m.want, address)
+		h.churned, h.removed, m.changedAt = true, m.step, time.Now()
+		m.touch(h)
+	}
+}
+
 func (m *model) remove(address string) {
 	m.mu.Lock()
-	h := m.host(address)
-	r := h.current
-	if r != nil {
-		r.leaving = true
-	}
+	m.leaveLocked(address)
 	m.mu.Unlock()
 	m.service.Remove(address)
-	if r != nil {
-		m.mu.Lock()
-		r.removed, h.current, m.lastLoss = m.step, nil, time.Now()
-		m.mu.Unlock()
+}
+
+func (m *model) set(addresses []string) {
+	m.mu.Lock()
+	for i := range modelHosts {
+		if a := hostName(i); slices.Contains(addresses, a) {
+			m.joinLocked(a)
+		} else {
+			m.leaveLocked(a)
+		}
 	}
+	m.mu.Unlock()
+	m.service.SetHosts(addresses...)
 }
 
 func (m *model) mode(address string, to mode) {
@@ -318,6 +430,7 @@ func (m *model) mode(address string, to mode) {
 	defer m.mu.Unlock()
 	h := m.host(address)
 	h.mode, h.modeSince = to, time.Now()
+	m.touch(h)
 }
 
 func (m *model) slowClose(address string, delay time.Duration) {
@@ -330,6 +443,13 @@ func (m *model) kill(c *modelConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.dead, c.died = true, m.step
+}
+
+func (m *model) cancel(c *modelCall) {
+	m.mu.Lock()
+	c.cancelled = true
+	m.mu.Unlock()
+	c.cancel()
 }
 
 func (m *model) close() {
@@ -347,36 +467,55 @@ func (m *model) close() {
 	}()
 }
 
-// returned takes note of the end of a call.
-func (m *model) returned(c *modelCall, l *pooly.Conn, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c.done, c.doneStep, c.doneAt, c.err = true, m.step, time.Now(), err
-	if err != nil {
-		m.lost++
-		return
-	}
+// leased takes note of a connection that a call gets. It requires m.mu.
+func (m *model) leased(c *modelCall, value any, address string) *modelConn {
 	m.gets++
-	mc := l.Interface().(*modelConn)
+	mc := value.(*modelConn)
 	switch {
 	case mc.leased:
 		m.failf("connection %d of %s is leased twice", mc.id, mc.of.address)
 	case mc.closes > 0 && !m.mayCut():
 		m.failf("connection %d of %s is leased although it is closed", mc.id, mc.of.address)
-	case mc.dead && mc.died < m.step:
+	case mc.dead && mc.died < m.step && c.kind != opDial:
 		m.failf("connection %d of %s is leased although its peer is gone", mc.id, mc.of.address)
 	case mc.condemned:
 		m.failf("connection %d of %s is leased after a fatal error", mc.id, mc.of.address)
-	case mc.of.left() && mc.of.removed < m.step:
+	case c.kind != opDial && m.plan.IdleTimeout > 0 && time.Since(mc.idleSince) >= m.plan.IdleTimeout,
+		c.kind != opDial && m.plan.Lifetime > 0 && time.Since(mc.born) >= m.plan.Lifetime && mc.idleSince.Before(time.Now()):
+		m.failf("connection %d of %s is leased although it has expired", mc.id, mc.of.address)
+	case mc.outside:
+		m.failf("connection %d of %s is leased after DialContext had it", mc.id, mc.of.address)
+	case c.kind == opDial && mc.idleStep < m.step && mc.born.Before(c.began):
+		m.failf("DialContext returned connection %d, which is older than the call", mc.id)
+	case !m.want[mc.of.address] && mc.of.removed < m.step:
 		m.failf("%s is leased after its removal", mc.of.address)
 	case m.closed && m.closeStep < m.step:
 		m.failf("%s is leased after Close", mc.of.address)
-	case l.Address() != mc.of.address:
-		m.failf("a lease of %s says %s", mc.of.address, l.Address())
+	case address != mc.of.address:
+		m.failf("a lease of %s says %s", mc.of.address, address)
 	}
-	mc.leased = true
-	c.lease = &modelLease{call: c.id, handle: l, conn: mc}
-	m.leases = append(m.leases, c.lease)
+	if c.kind != opDial {
+		m.granted = append(m.granted, grant{mc, mc.idleStep})
+	}
+	mc.leased, mc.outside = true, c.kind == opDial
+	c.conn = mc
+	return mc
+}
+
+// unlease takes note that a lease ends. fatal says that its connection must be closed, and failed that something is said
+// against the host. It requires m.mu.
+func (m *model) unlease(c *modelConn, fatal, failed bool) {
+	c.leased, c.idleStep, c.idleSince = false, m.step, time.Now()
+	if c.cut {
+		return
+	}
+	m.puts++
+	c.of.gaveBack = time.Now()
+	c.condemned = c.condemned || fatal || c.outside
+	if fatal || failed {
+		c.of.troubled = time.Now()
+		m.failed = true
+	}
 }
 
 // release ends a lease, once or by two calls at the same time.
@@ -385,19 +524,11 @@ func (m *model) release(l *modelLease, o outcome, twice bool) {
 	defer m.mu.Unlock()
 	m.leases = slices.DeleteFunc(m.leases, func(other *modelLease) bool { return other == l })
 	m.ended = append(m.ended, l)
-	c := l.conn
-	c.leased, c.idleStep, c.idleSince = false, m.step, time.Now()
 	l.step, l.endedAt, l.wants, l.calls = m.step, time.Now(), o.wants, 1
-	if c.cut {
+	if l.conn.cut {
 		l.wants = pooly.ErrPoolClosed
-	} else {
-		m.puts++
-		c.condemned = o.closes
-		if o.closes {
-			c.of.fatals++
-			c.of.troubled = true
-		}
 	}
+	m.unlease(l.conn, o.closes, false)
 	if twice {
 		l.calls = 2
 	}
@@ -429,6 +560,24 @@ func (m *model) releaseAgain(l *modelLease) {
 	}()
 }
 
+// talk has the client of DialContext ask and wait for the answer.
+func (m *model) talk(s *modelSocket) {
+	go func() {
+		if _, err := s.conn.Write([]byte("ping")); err == nil {
+			_, _ = s.conn.Read(make([]byte, 1))
+		}
+	}()
+}
+
+// hangUp closes a connection of DialContext.
+func (m *model) hangUp(s *modelSocket) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sockets = slices.DeleteFunc(m.sockets, func(other *modelSocket) bool { return other == s })
+	m.unlease(s.under, false, false)
+	go func() { _ = s.conn.Close() }()
+}
+
 // mayCut reports whether Close may close leased connections by now.
 func (m *model) mayCut() bool {
 	return m.closed && time.Since(m.closeBegan) >= modelCloseDeadline
@@ -441,42 +590,51 @@ func (d *modelDriver) Dial(ctx context.Context, address string) (*pooly.Conn, er
 	m := (*model)(d)
 	m.mu.Lock()
 	h := m.host(address)
-	r := h.current
 	switch {
 	case ctx.Err() != nil: // begun before Remove or Close
+		m.dials++
 		m.mu.Unlock()
 		return nil, ctx.Err()
-	case r == nil:
+	case !m.want[address] && h.removed < m.step:
 		m.failf("%s is dialled, but not registered", address)
-		m.mu.Unlock()
-		return nil, syscall.ECONNREFUSED
 	case m.closed && m.closeStep < m.step:
 		m.failf("%s is dialled after Close", address)
 	}
-	dial := &modelDial{of: r, mode: h.mode, began: time.Now(), settle: make(chan bool, 1)}
-	r.dials = append(r.dials, dial)
-	if n := m.occupied(r); n > m.plan.MaxConns {
-		m.failf("%d connections and dials at %s", n, address)
+	dial := &modelDial{of: h, mode: h.mode, began: time.Now(), settle: make(chan bool, 1)}
+	h.dials = append(h.dials, dial)
+	m.started++
+	occupied := m.dialing(h)
+	for _, c := range h.conns {
+		if c.holdsPlace() {
+			occupied++
+		}
 	}
+	if occupied > m.plan.MaxConns && !h.churned && m.plan.MaxHosts == 0 {
+		m.failf("%d connections and dials at %s", occupied, address)
+	}
+	m.touch(h)
 	m.mu.Unlock()
 
 	err := dial.run(ctx)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r.dials = slices.DeleteFunc(r.dials, func(other *modelDial) bool { return other == dial })
+	h.dials = slices.DeleteFunc(h.dials, func(other *modelDial) bool { return other == dial })
+	defer m.touch(h)
 	late := m.tooLong(dial)
 	if !dial.givenUp {
 		if late && err == nil {
 			err = errDead
 		}
-		m.dialEnded(r, err)
+		m.dialEnded(h, err)
 	}
 	if err != nil && !late {
 		return nil, err
 	}
-	c := &modelConn{id: len(m.conns), of: r, born: time.Now(), idleStep: m.step, idleSince: time.Now(), late: late}
-	r.conns = append(r.conns, c)
+	c := &modelConn{
+		id: len(m.conns), of: h, born: time.Now(), idleStep: m.step, idleSince: time.Now(), late: late, model: m,
+	}
+	h.conns = append(h.conns, c)
 	m.conns = append(m.conns, c)
 	return pooly.NewConn(c), nil
 }
@@ -490,11 +648,11 @@ func (d *modelDial) run(ctx context.Context) error {
 	var after <-chan time.Time
 	switch {
 	case d.mode.delay > 0:
-		after = time.After(d.mode.delay)
+		t := time.NewTimer(d.mode.delay)
+		defer t.Stop()
+		after = t.C
 	case !d.mode.hangs:
-		closed := make(chan time.Time)
-		close(closed)
-		after = closed
+		return d.mode.err
 	}
 	select {
 	case <-done:
@@ -505,10 +663,7 @@ func (d *modelDial) run(ctx context.Context) error {
 		}
 		return syscall.ECONNRESET
 	case <-after:
-		if d.mode.fails {
-			return syscall.ECONNREFUSED
-		}
-		return nil
+		return d.mode.err
 	}
 }
 
@@ -525,24 +680,30 @@ func (d *modelDriver) Close(handle *pooly.Conn) {
 		m.failf("connection %d of %s is closed under its lease", c.id, c.of.address)
 	case c.leased:
 		c.cut = true
-	case !c.dead && !c.condemned && !c.late && !c.of.leaving && !m.closed && !m.expired(c):
+	case !m.mayClose(c):
 		m.failf("connection %d of %s is closed although nothing is wrong with it", c.id, c.of.address)
 	}
-	delay := m.host(c.of.address).closeDelay
+	delay := c.of.closeDelay
 	m.mu.Unlock()
 	if delay > 0 {
 		time.Sleep(delay)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c.closed = true
+	c.closed, c.closedAt = true, time.Now()
+	m.busyAt = time.Now()
+	m.touch(c.of)
 }
 
-// expired reports whether an idle connection is so old that it may be closed.
-func (m *model) expired(c *modelConn) bool {
+// mayClose reports whether there is a reason to close a connection: its own, or one of its host or service.
+func (m *model) mayClose(c *modelConn) bool {
 	p := m.plan
-	return p.IdleTimeout > 0 && time.Since(c.idleSince) >= p.IdleTimeout ||
-		p.Lifetime > 0 && time.Since(c.born) >= p.Lifetime*9/10
+	return c.dead || c.condemned || c.late || // its own
+		p.IdleTimeout > 0 && time.Since(c.idleSince) >= p.IdleTimeout ||
+		p.Lifetime > 0 && time.Since(c.born) >= p.Lifetime*9/10 ||
+		m.raced || // DialContext takes the place of idle ones, and closes those that come too late
+		!c.of.troubled.IsZero() || // its host may have been ejected
+		m.closed || c.of.churned || p.MaxHosts > 0
 }
 
 func (d *modelDriver) TestOnBorrow(handle *pooly.Conn) error {
@@ -550,14 +711,45 @@ func (d *modelDriver) TestOnBorrow(handle *pooly.Conn) error {
 	c := handle.Interface().(*modelConn)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c.closes > 0 && !m.closed && !c.of.leaving {
+	if c.closes > 0 && !m.closed && !c.of.churned && m.plan.MaxHosts == 0 {
 		m.failf("connection %d of %s is tested after it was closed", c.id, c.of.address)
 	}
 	if c.dead {
-		m.unfit++
+		m.unfitAt, m.upset = time.Now(), true
 		return errDead
 	}
 	return nil
 }
 
 func (d *modelDriver) Temporary(err error) bool { return errors.Is(err, errTemporary) }
+
+// Write fails if the peer is gone.
+func (c *modelConn) Write(b []byte) (int, error) {
+	c.model.mu.Lock()
+	defer c.model.mu.Unlock()
+	if c.dead {
+		c.of.troubled = time.Now()
+		return 0, syscall.EPIPE
+	}
+	return len(b), nil
+}
+
+// Read answers at once.
+func (c *modelConn) Read(b []byte) (int, error) {
+	c.model.mu.Lock()
+	defer c.model.mu.Unlock()
+	if c.dead {
+		c.of.troubled = time.Now()
+		return 0, io.EOF
+	}
+	return 1, nil
+}
+
+// Close is how Do interrupts a function.
+func (c *modelConn) Close() error {
+	c.model.mu.Lock()
+	defer c.model.mu.Unlock()
+	c.condemned = true
+	c.of.troubled = time.Now()
+	return nil
+}

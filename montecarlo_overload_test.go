@@ -81,7 +81,7 @@ func (c *overloadCase) possible() float64 {
 
 var (
 	errReset   = fmt.Errorf("simulated: %w", syscall.ECONNRESET)
-	errRefused = fmt.Errorf("simulated: %w", syscall.ECONNREFUSED)
+	errRefuses = fmt.Errorf("simulated: %w", syscall.ECONNREFUSED)
 )
 
 // How long it takes to connect or to learn that a host refuses, and to fail a request at once.
@@ -131,7 +131,7 @@ func (w *overloadWorld) dial(address string) (*overloadConn, error) {
 	}
 	time.Sleep(overloadRoundTrip)
 	if w.refuse && w.inTrouble(w.now()) {
-		return nil, errRefused
+		return nil, errRefuses
 	}
 	return &overloadConn{w.servers[address], w.now()}, nil
 }

@@ -183,7 +183,8 @@ func TestPoolGetEndsWithItsContextAndWaitTimeout(t *testing.T) {
 		require.NoError(t, err)
 		_, err = p.Get()
 		require.ErrorIs(t, err, pooly.ErrOpTimeout)
-		require.EqualError(t, err, "pooly: pool a: operation timed out: waited 1s")
+		require.EqualError(t, err, "pooly: pool a: operation timed out: waited 1s "+
+			"(1 connections of 1 hosts in use, at most 1 each; 0 callers waiting)")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		_, err = p.GetContext(ctx)

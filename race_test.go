@@ -2,6 +2,8 @@ package pooly_test
 
 import (
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,7 +132,7 @@ func TestBlackHoleGetsOneDialFromImpatientCallers(t *testing.T) {
 				release(t, c)
 			}
 		}
-		require.Equal(t, 3, failures)
+		require.Equal(t, 2, failures, "those that wait for the dial before it passes for stalled")
 		require.Equal(t, 2, d.host("hole").dials)
 		release(t, held)
 	})
@@ -212,28 +214,31 @@ func TestCallerAtABlackHoleTakesAHostThatComes(t *testing.T) {
 	}
 }
 
-// A host that came is full by the time the call looks at it: the call queues there, in its turn.
-func TestCallerAtABlackHoleQueuesForAHostThatComes(t *testing.T) {
+// A host that comes has room for one of two callers: they take it in their order.
+func TestCallersAtABlackHoleQueueForAHostThatComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "hole")
 		d.slow("hole", time.Hour)
 		served := make(chan string, 2)
 		call := func(name string) {
-			c := get(t, s)
-			require.Equal(t, "good", c.Address())
-			served <- name
+			c, err := s.GetConn()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			served <- name + " at " + c.Address()
 			time.Sleep(time.Second)
-			release(t, c)
+			_ = c.Release(nil, pooly.HostUp)
 		}
-		go call("who found the host full")
+		go call("who had the hole dialled")
 		time.Sleep(100 * time.Millisecond)
-		go call("who was in the queue")
+		go call("who found it full")
 		time.Sleep(time.Second)
-		require.Equal(t, 1, s.Stats().Waiting)
+		require.Equal(t, 2, s.Stats().Waiting)
 		began := time.Now()
 		s.Add("good")
-		require.Equal(t, "who was in the queue", <-served)
-		require.Equal(t, "who found the host full", <-served)
+		require.Equal(t, "who had the hole dialled at good", <-served)
+		require.Equal(t, "who found it full at good", <-served)
 		require.Equal(t, time.Second, time.Since(began))
 	})
 }
@@ -286,8 +291,10 @@ func TestStalledDialHoldsUpNoOther(t *testing.T) {
 
 func TestDialThatNeverReturnsGivesItsPlaceBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var log syncBuffer
 		s, d := newService(t, pooly.ServiceConfig{
 			GetAttempts: 1,
+			Logger:      slog.New(slog.NewTextHandler(&log, nil)),
 			PoolConfig:  pooly.PoolConfig{MaxConns: 1},
 		}, "a")
 		d.slow("a", time.Hour)
@@ -296,6 +303,7 @@ func TestDialThatNeverReturnsGivesItsPlaceBack(t *testing.T) {
 		_, err := s.GetConn()
 		require.ErrorContains(t, err, "does not return")
 		require.Equal(t, pooly.DefaultDialTimeout+time.Second, time.Since(began))
+		require.Equal(t, 1, strings.Count(log.String(), "driver does not return from Dial"))
 		d.slow("a", 0)
 		release(t, get(t, s))
 		time.Sleep(2 * time.Hour)
@@ -371,7 +379,9 @@ func TestGetConnThatCameFromTheQueueDoesNotWaitForABlackHole(t *testing.T) {
 		served := make(chan *pooly.Conn, 1)
 		go func() {
 			c, err := s.GetConn()
-			require.NoError(t, err)
+			if err != nil {
+				t.Error(err)
+			}
 			served <- c
 		}()
 		synctest.Wait()
@@ -382,7 +392,94 @@ func TestGetConnThatCameFromTheQueueDoesNotWaitForABlackHole(t *testing.T) {
 		release(t, leases["good"])
 		c := <-served
 		require.Equal(t, "good", c.Address())
-		require.Equal(t, pooly.DefaultFallbackDelay, time.Since(began))
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
 		release(t, c)
+	})
+}
+
+// The hosts that a race does not dial must not take turns of the strategy.
+func TestDialContextDialsTheHostsThatTheStrategyPicks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		addresses := []string{"a", "b", "c"}
+		s, d := newService(t, pooly.ServiceConfig{}, addresses...)
+		for range 30 {
+			_, err := s.DialContext(t.Context(), "", "")
+			require.ErrorIs(t, err, pooly.ErrInvalidArg, "the fake's connections are no net.Conns")
+		}
+		for _, address := range addresses {
+			require.Equal(t, 10, d.host(address).dials)
+		}
+	})
+}
+
+// The dials that lost the race are called off. One that connects all the same must not keep its place.
+func TestDialContextClosesWhatLosesTheRace(t *testing.T) {
+	for name, deaf := range map[string]bool{"heeds its context": false, "does not": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newService(t, pooly.ServiceConfig{
+					PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+					BanditStrategy: inOrder{"slow", "fast"},
+				}, "slow", "fast")
+				d.on("slow", func(h *fakeHost) { h.delay, h.deaf = time.Second, deaf })
+				began := time.Now()
+				_, err := s.DialContext(t.Context(), "", "")
+				require.ErrorIs(t, err, pooly.ErrInvalidArg, "the fake's connections are no net.Conns")
+				require.Equal(t, pooly.DefaultFallbackDelay, time.Since(began))
+				require.Equal(t, 1, d.host("fast").dials)
+				synctest.Wait()
+				require.Equal(t, deaf, d.host("slow").dialing == 1)
+				time.Sleep(2 * time.Second)
+				require.Equal(t, 1, d.host("slow").dials)
+				require.Zero(t, d.host("slow").open+d.host("fast").open)
+				require.Zero(t, s.Stats().Open+s.Stats().Dialing)
+				require.False(t, hostStats(t, s, "slow").Ejected, "a dial that was called off tells nothing")
+				d.slow("slow", 0)
+				release(t, get(t, s))
+			})
+		})
+	}
+}
+
+// A caller of DialContext at a full host waited for RetryDelay even if a place became free at once.
+func TestDialContextStartsAsSoonAsAnotherDialHasFailed(t *testing.T) {
+	for name, other := range map[string]func(context.Context, *pooly.Service){
+		"of DialContext": func(ctx context.Context, s *pooly.Service) { _, _ = s.DialContext(ctx, "", "") },
+		"of GetConn":     func(ctx context.Context, s *pooly.Service) { _, _ = s.GetConnContext(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newService(t, pooly.ServiceConfig{
+					PoolConfig: pooly.PoolConfig{MaxConns: 1, RetryDelay: time.Hour},
+				}, "a")
+				d.refuse("a")
+				d.slow("a", 10*time.Millisecond)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan struct{})
+				go func() { // it fails, and pauses before its next attempt
+					defer close(ended)
+					other(ctx, s)
+				}()
+				synctest.Wait()
+				time.AfterFunc(15*time.Millisecond, func() { d.accept("a") })
+				began := time.Now()
+				_, err := s.DialContext(t.Context(), "", "")
+				require.ErrorIs(t, err, pooly.ErrInvalidArg, "the fake's connections are no net.Conns")
+				require.Equal(t, 20*time.Millisecond, time.Since(began), "the failed dial and its own")
+				cancel()
+				<-ended
+			})
+		})
+	}
+}
+
+func TestDialContextCountsItsDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "a", "b")
+		d.refuse("a", "b")
+		_, err := s.DialContext(t.Context(), "", "")
+		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+		require.EqualValues(t, 2, s.Stats().Dials)
+		require.EqualValues(t, 2, s.Stats().Failures)
 	})
 }

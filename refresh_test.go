@@ -43,29 +43,6 @@ type uniform int
 
 func (n uniform) Pick(rng *rand.Rand) int { return rng.IntN(int(n)) }
 
-func TestRefreshComputesTheScoresOfRatedHostsUntilASlotEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const hosts = 100
-		var computed atomic.Int32
-		s, _ := newService(t, pooly.ServiceConfig{
-			ScoreCalculator: computerFunc(func(score float64) float64 { computed.Add(1); return score }),
-		})
-		for i := range hosts {
-			s.Add(strconv.Itoa(i))
-		}
-		rate(t, s, 1)
-		time.Sleep(slot / 4)
-		computed.Store(0)
-		rate(t, s, 1, 1, 1)
-		time.Sleep(slot / 4)
-		require.EqualValues(t, 3, computed.Load())
-		time.Sleep(slot)
-		rate(t, s, 1)
-		time.Sleep(slot / 4)
-		require.GreaterOrEqual(t, int(computed.Load()), hosts, "of all, when a slot has ended")
-	})
-}
-
 // Whatever happens between two refreshes, the strategy goes by the figures that Stats tells.
 func TestStrategiesGoByTheScoresOfStats(t *testing.T) {
 	for seed := range uint64(20) {
@@ -225,52 +202,53 @@ func (v vandal) NewPicker(arms []pooly.Arm) pooly.Picker {
 
 // No release is lost between two refreshes, however they meet: while no slot ends, each counts as one trial.
 func TestRefreshLosesNoRelease(t *testing.T) {
-	const hosts, callers = 40, 8
-	told := new(observer)
-	s, _ := newService(t, pooly.ServiceConfig{
-		BanditStrategy:       told,
-		DecayDuration:        24 * time.Hour,
-		MemoizeScoreDuration: time.Millisecond,
-	})
-	for i := range hosts {
-		s.Add(strconv.Itoa(i))
-	}
-	var counts [hosts]atomic.Int64
-	var calling sync.WaitGroup
-	for i := range callers {
-		calling.Go(func() {
-			for n := range 3000 {
-				c, err := s.GetConn()
-				if err != nil || c.Release(nil, 1) != nil {
-					t.Error(err)
-					return
-				}
-				if host, err := strconv.Atoi(c.Address()); err == nil {
-					counts[host].Add(1)
-				}
-				if i == 0 && n%100 == 0 { // a change of hosts, in the midst of it
-					s.Add("passing")
-					s.Remove("passing")
-				}
-			}
+	synctest.Test(t, func(t *testing.T) {
+		const hosts, callers = 40, 8
+		told := new(observer)
+		s, _ := newService(t, pooly.ServiceConfig{
+			BanditStrategy:       told,
+			DecayDuration:        24 * time.Hour,
+			MemoizeScoreDuration: time.Millisecond,
 		})
-	}
-	calling.Wait()
-	eventually(t, func() bool {
+		for i := range hosts {
+			s.Add(strconv.Itoa(i))
+		}
+		var counts [hosts]atomic.Int64
+		var calling sync.WaitGroup
+		for i := range callers {
+			calling.Go(func() {
+				for n := range 3000 {
+					c, err := s.GetConn()
+					if err != nil || c.Release(nil, 1) != nil {
+						t.Error(err)
+						return
+					}
+					if host, err := strconv.Atoi(c.Address()); err == nil {
+						counts[host].Add(1)
+					}
+					if i == 0 && n%100 == 0 { // a change of hosts, in the midst of it
+						s.Add("passing")
+						s.Remove("passing")
+					}
+					if n%10 == 0 {
+						time.Sleep(100 * time.Microsecond) // so that all go on as the scores are computed
+					}
+				}
+			})
+		}
+		calling.Wait()
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
 		for _, h := range s.Stats().Hosts {
 			host, _ := strconv.Atoi(h.Address)
-			if h.Trials != float64(counts[host].Load()) {
-				return false
-			}
+			require.EqualValues(t, counts[host].Load(), h.Trials)
 		}
 		arms, _ := told.told()
+		require.Len(t, arms, hosts)
 		for _, a := range arms {
 			host, _ := strconv.Atoi(a.Address)
-			if a.Trials != float64(counts[host].Load()) {
-				return false
-			}
+			require.EqualValues(t, counts[host].Load(), a.Trials)
 		}
-		return len(arms) == hosts
 	})
 }
 
@@ -324,12 +302,10 @@ func TestStrategyThatFailedOnceIsAskedAgainSoon(t *testing.T) {
 		}
 		for range 2 {
 			rate(t, s, 1)
-			time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
+			time.Sleep(2*pooly.DefaultMemoizeScoreDuration + time.Millisecond)
 		}
 		strategy.fails.Store(true)
-		rate(t, s, 1)
-		time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
-		_, err := s.GetConn()
+		_, err := s.GetConn() // the first call after a pause has the scores computed
 		require.ErrorContains(t, err, "NewPicker")
 		strategy.fails.Store(false)
 		time.Sleep(2 * pooly.DefaultMemoizeScoreDuration)
@@ -352,15 +328,15 @@ func TestScoresReachTheStrategyThoughAHostWasEjectedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hosts = 20
 		told := new(observer)
-		var computed int
-		var eject func()
+		var computed atomic.Int32
+		var eject atomic.Pointer[pooly.Conn] // the lease to end
 		s, d := newService(t, pooly.ServiceConfig{
 			BanditStrategy:      told,
 			DecayDuration:       time.Hour,
 			ConsecutiveFailures: 1,
 			ScoreCalculator: computerFunc(func(score float64) float64 {
-				if computed++; computed == hosts/2 && eject != nil {
-					eject()
+				if c := eject.Load(); computed.Add(1) == hosts/2 && c != nil {
+					_ = c.Release(errFatal, 0)
 					time.Sleep(time.Millisecond) // meanwhile the view is made anew
 				}
 				return score
@@ -377,13 +353,14 @@ func TestScoresReachTheStrategyThoughAHostWasEjectedMeanwhile(t *testing.T) {
 		synctest.Wait()
 		lease := get(t, s)
 		d.refuse(lease.Address())
-		computed, eject = 0, func() { _ = lease.Release(errFatal, 0) }
+		computed.Store(0)
+		eject.Store(lease)
 		time.Sleep(time.Minute) // a slot
 		rate(t, s, 1)           // wakes the service
 		time.Sleep(3 * pooly.DefaultMemoizeScoreDuration)
 		synctest.Wait()
 		require.True(t, hostStats(t, s, lease.Address()).Ejected)
-		eject = nil
+		eject.Store(nil)
 		rate(t, s, 1)
 		time.Sleep(3 * pooly.DefaultMemoizeScoreDuration)
 		synctest.Wait()

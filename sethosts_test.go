@@ -365,3 +365,33 @@ func TestCallersAfterAChangeDoNotShareARebuildOfBefore(t *testing.T) {
 		release(t, c)
 	})
 }
+
+// Both hosts are up all the time. A call that picked one as it was removed finds the other.
+func TestGetConnFindsTheNewHostsWhileAllAreReplaced(t *testing.T) {
+	for _, attempts := range []int{1, 3} {
+		s, _ := newService(t, pooly.ServiceConfig{GetAttempts: attempts}, "a")
+		var calling, swapping sync.WaitGroup
+		var stop atomic.Bool
+		swapping.Go(func() {
+			for i := 1; !stop.Load(); i++ {
+				s.SetHosts([]string{"a", "b"}[i%2])
+				runtime.Gosched()
+			}
+		})
+		for range 4 {
+			calling.Go(func() {
+				for range 500 {
+					c, err := s.GetConn()
+					if err != nil {
+						t.Errorf("GetAttempts %d: %v", attempts, err)
+						return
+					}
+					_ = c.Release(nil, pooly.HostUp)
+				}
+			})
+		}
+		calling.Wait()
+		stop.Store(true)
+		swapping.Wait()
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -44,7 +45,11 @@ func (memory) TestOnBorrow(*pooly.Conn) error { return nil }
 func (memory) Temporary(error) bool           { return true }
 
 func newService(t testing.TB, name string, strategy pooly.Bandit, addresses ...string) *pooly.Service {
-	s := pooly.NewService(name, &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: memory{}}, BanditStrategy: strategy})
+	s := pooly.NewService(name, &pooly.ServiceConfig{
+		PoolConfig:     pooly.PoolConfig{Driver: memory{}},
+		BanditStrategy: strategy,
+		Logger:         slog.New(slog.DiscardHandler),
+	})
 	t.Cleanup(func() { _ = s.Close() })
 	for _, a := range addresses {
 		s.Add(a)
@@ -122,6 +127,76 @@ func (h *history) UnmarshalJSON(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// strict is memory in which every error is fatal.
+type strict struct{ memory }
+
+func (strict) Temporary(error) bool { return false }
+
+func TestPageShowsAServiceInOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := pooly.NewService("orders", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: strict{}, MaxConns: 2, MaxWaiting: 1},
+			Logger:     slog.New(slog.DiscardHandler),
+		})
+		defer s.Close()
+		s.SetHosts("a", "b")
+		synctest.Wait()
+		quiet := ask(Handler(s), "GET", "/?format=fragment", "").Body.String()
+		require.NotContains(t, quiet, "panic")
+		require.NotContains(t, quiet, "oldest")
+		require.NotContains(t, quiet, "refused</small>")
+		require.NotContains(t, quiet, "limited")
+
+		for range 100 { // all hosts time out
+			_ = s.Do(t.Context(), func(*pooly.Conn) error { return pooly.Retry(context.DeadlineExceeded) })
+		}
+		var held []*pooly.Conn
+		for range 2 { // the limit of each is 1 by now
+			c, err := s.GetConn()
+			require.NoError(t, err)
+			held = append(held, c)
+		}
+		go func() {
+			c, err := s.GetConn()
+			if err == nil {
+				_ = c.Release(nil, pooly.HostUp)
+			}
+		}()
+		synctest.Wait()
+		_, err := s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrOverloaded)
+		time.Sleep(1500 * time.Millisecond)
+
+		var got state
+		require.NoError(t, json.Unmarshal(ask(Handler(s), "GET", "/?format=json", "").Body.Bytes(), &got))
+		orders, stats := got.Services[0], s.Stats()
+		require.True(t, orders.Panic)
+		require.EqualValues(t, 1, orders.Shed)
+		require.Equal(t, stats.Retries, orders.Retries)
+		require.Equal(t, stats.RetriesRefused, orders.Refused)
+		require.Positive(t, orders.Retries)
+		require.Positive(t, orders.Refused)
+		require.Equal(t, 1, orders.Waiting)
+		require.Equal(t, 4, orders.MaxConns)
+		require.Equal(t, 2, orders.Limit)
+		require.InDelta(t, 1.5, orders.OldestLease, 0.2)
+		require.Equal(t, 1, orders.Hosts[0].Limit)
+		require.InDelta(t, 1.5, orders.Hosts[1].OldestLease, 0.2)
+
+		body := ask(Handler(s), "GET", "/?format=fragment", "").Body.String()
+		require.Contains(t, body, "panic: hosts fail alike")
+		require.Contains(t, body, "<dd>2 <small>of 4</small></dd>")
+		require.Contains(t, body, "limit <b>1</b> of 2")
+		require.Contains(t, body, "<small>oldest "+seconds(orders.OldestLease)+"</small>")
+		require.Contains(t, body, "oldest <b>"+seconds(orders.OldestLease)+"</b>")
+		require.Contains(t, body, "<dt>Turned away</dt><dd>1</dd>")
+		require.Contains(t, body, "refused</small>")
+		for _, c := range held {
+			require.NoError(t, c.Release(nil, pooly.HostUp))
+		}
+	})
 }
 
 func TestJSONIsWhatIsAskedFor(t *testing.T) {

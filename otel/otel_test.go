@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/3XX0/pooly"
@@ -64,6 +65,12 @@ func sum[N int64 | float64](name, unit, description string, monotonic bool, poin
 	}}
 }
 
+func gauge(name, unit, description string, points ...metricdata.DataPoint[float64]) metricdata.Metrics {
+	return metricdata.Metrics{
+		Name: name, Unit: unit, Description: description, Data: metricdata.Gauge[float64]{DataPoints: points},
+	}
+}
+
 func point[N int64 | float64](value N, attributes ...string) metricdata.DataPoint[N] {
 	var set []attribute.KeyValue
 	for i := 0; i < len(attributes); i += 2 {
@@ -92,10 +99,21 @@ func TestInstrumentsTellWhatStatsDo(t *testing.T) {
 
 		const name, state = "pooly.client.connection.pool.name", "pooly.client.connection.state"
 		found := collect(t, reader)
-		require.Len(t, found, 19)
+		require.Len(t, found, 28)
 		for _, want := range []metricdata.Metrics{
 			sum("pooly.client.connection.count", "{connection}", "Connections, by state.", false,
 				point[int64](1, name, "orders", state, "used"), point[int64](0, name, "orders", state, "idle")),
+			sum("pooly.client.connection.max", "{connection}", "Connections that MaxConns allows, of all hosts together.", false,
+				point[int64](60, name, "orders")),
+			sum("pooly.client.connection.limit", "{lease}", "Leases that may be out at once.", false, point[int64](60, name, "orders")),
+			sum("pooly.client.connection.shed", "{call}", "Calls turned away in overload.", true, point[int64](0, name, "orders")),
+			sum("pooly.client.connection.retries", "{retry}", "Times Do ran a function again.", true, point[int64](0, name, "orders")),
+			sum("pooly.client.connection.retries_refused", "{retry}", "Times Do did not run a function again for want of budget.", true,
+				point[int64](0, name, "orders")),
+			gauge("pooly.client.connection.oldest_lease", "s", "How long the oldest lease has lasted so far.",
+				point(s.Stats().OldestLease.Seconds(), name, "orders")),
+			gauge("pooly.client.host.panic", "1", "1 while hosts fail alike, so that none is ejected for it, else 0.",
+				point[float64](0, name, "orders")),
 			sum("pooly.client.connection.gets", "{lease}", "Leases handed out.", true, point[int64](4, name, "orders")),
 			sum("pooly.client.connection.releases", "{lease}", "Leases released.", true, point[int64](3, name, "orders")),
 			sum("pooly.client.connection.dials", "{dial}", "Dials that ended, the failed ones included.", true, point[int64](2, name, "orders")),
@@ -139,6 +157,58 @@ func TestInstrumentsTellWhatStatsDo(t *testing.T) {
 	})
 }
 
+func TestInstrumentsTellOfOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdk.NewManualReader()
+		meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+		s := pooly.NewService("orders", &pooly.ServiceConfig{
+			PoolConfig:  pooly.PoolConfig{Driver: fatal{}, MaxConns: 2, MaxWaiting: 1},
+			GetAttempts: 2,
+		})
+		defer s.Close()
+		s.Add("up:80")
+		_, err := poolyotel.Register(meter, s)
+		require.NoError(t, err)
+		_, err = poolyotel.RegisterHosts(meter, s)
+		require.NoError(t, err)
+		for range 30 { // more than the budget, and the limit falls to 1
+			_ = s.Do(t.Context(), func(*pooly.Conn) error { return pooly.Retry(context.DeadlineExceeded) })
+		}
+		held, err := s.GetConn()
+		require.NoError(t, err)
+		go func() {
+			if c, err := s.GetConn(); err == nil {
+				_ = c.Release(nil, pooly.HostUp)
+			}
+		}()
+		synctest.Wait()
+		_, err = s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrOverloaded)
+		time.Sleep(2 * time.Second)
+
+		found := collect(t, reader)
+		stats := s.Stats()
+		require.Positive(t, stats.Retries)
+		require.Positive(t, stats.RetriesRefused)
+		for name, want := range map[string]uint64{
+			"shed": 1, "retries": stats.Retries, "retries_refused": stats.RetriesRefused, "max": 2, "limit": 1,
+		} {
+			got := found["pooly.client.connection."+name].Data.(metricdata.Sum[int64]).DataPoints[0].Value
+			require.EqualValues(t, want, got, name)
+		}
+		for _, name := range []string{"pooly.client.connection.oldest_lease", "pooly.client.host.oldest_lease"} {
+			require.InDelta(t, 2, found[name].Data.(metricdata.Gauge[float64]).DataPoints[0].Value, 0.2)
+		}
+		require.EqualValues(t, 1, found["pooly.client.host.limit"].Data.(metricdata.Sum[int64]).DataPoints[0].Value)
+		require.NoError(t, held.Release(nil, pooly.HostUp))
+	})
+}
+
+// fatal is memory in which every error is fatal.
+type fatal struct{ memory }
+
+func (fatal) Temporary(error) bool { return false }
+
 // What the conventions have a name for has that name, with pooly in the place of db.
 func TestInstrumentsFollowTheConventions(t *testing.T) {
 	reader := sdk.NewManualReader()
@@ -149,7 +219,9 @@ func TestInstrumentsFollowTheConventions(t *testing.T) {
 	for _, convention := range []interface {
 		Name() string
 		Unit() string
-	}{dbconv.ClientConnectionCount{}, dbconv.ClientConnectionPendingRequests{}} {
+	}{
+		dbconv.ClientConnectionCount{}, dbconv.ClientConnectionMax{}, dbconv.ClientConnectionPendingRequests{},
+	} {
 		ours, ok := found[strings.Replace(convention.Name(), "db.", "pooly.", 1)]
 		require.True(t, ok, convention.Name())
 		require.Equal(t, convention.Unit(), ours.Unit)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/3XX0/pooly"
 	poolyprometheus "github.com/3XX0/pooly/prometheus"
@@ -138,6 +139,60 @@ pooly_host_dial_failures_total{address="up",service="orders"} 0
 		require.InDelta(t, stats.WaitDuration.Seconds(), value(t, families, "pooly_wait_seconds_total", "service", "orders"), 1e-9)
 	})
 }
+
+func TestCollectorTellsOfOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := pooly.NewService("orders", &pooly.ServiceConfig{
+			PoolConfig:  pooly.PoolConfig{Driver: fatal{}, MaxConns: 2, MaxWaiting: 1},
+			GetAttempts: 2,
+		})
+		defer s.Close()
+		s.Add("up")
+		for range 30 { // more than the budget, and the limit falls to 1
+			_ = s.Do(t.Context(), func(*pooly.Conn) error { return pooly.Retry(context.DeadlineExceeded) })
+		}
+		held, err := s.GetConn()
+		require.NoError(t, err)
+		go func() {
+			if c, err := s.GetConn(); err == nil {
+				_ = c.Release(nil, pooly.HostUp)
+			}
+		}()
+		synctest.Wait()
+		_, err = s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrOverloaded)
+		time.Sleep(2 * time.Second)
+
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(poolyprometheus.NewCollector(s), poolyprometheus.NewHostCollector(s))
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		stats := s.Stats()
+		require.Positive(t, stats.Retries)
+		require.Positive(t, stats.RetriesRefused)
+		for name, want := range map[string]uint64{
+			"pooly_shed_calls_total":      1,
+			"pooly_retries_total":         stats.Retries,
+			"pooly_retries_refused_total": stats.RetriesRefused,
+			"pooly_max_connections":       2,
+			"pooly_lease_limit":           1,
+			"pooly_panic":                 0,
+			"pooly_host_max_connections":  2,
+			"pooly_host_lease_limit":      1,
+		} {
+			require.EqualValues(t, want, value(t, families, name, "service", "orders"), name)
+		}
+		for _, name := range []string{"pooly_oldest_lease_seconds", "pooly_host_oldest_lease_seconds"} {
+			require.InDelta(t, 2, value(t, families, name, "service", "orders"), 0.2)
+		}
+		require.NoError(t, held.Release(nil, pooly.HostUp))
+	})
+}
+
+// fatal is memory in which every error is fatal.
+type fatal struct{ memory }
+
+func (fatal) Temporary(error) bool { return false }
 
 func value(t *testing.T, families []*dto.MetricFamily, name, label, labelled string) float64 {
 	t.Helper()
