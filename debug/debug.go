@@ -1,5 +1,6 @@
-// Package debug shows services on a page: their hosts with scores, shares of the picks and
-// ejections, connections in use and idle, and how many callers wait.
+// Package debug serves a page about services. For each host it shows the score, the share of the
+// picks, ejections and connections. For each service it shows callers that wait, calls that were
+// turned away, retries, and whether hosts fail alike.
 //
 //	http.Handle("/debug/pooly", debug.Handler(orders, users))
 //

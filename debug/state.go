@@ -46,7 +46,7 @@ func read(services []*pooly.Service, sort string) reading {
 }
 
 // hostSize is about how many bytes the JSON of a host takes.
-const hostSize = 400
+const hostSize = 470
 
 // writeJSON writes a state, with a line for each host. What it holds besides is one host.
 func writeJSON(w *bytes.Buffer, r reading) error {
@@ -95,9 +95,13 @@ type service struct {
 type head struct {
 	Name        string `json:"name"`
 	Strategy    string `json:"strategy"`
+	Panic       bool   `json:"panic"`       // hosts fail alike, so none is ejected for it
 	Waiting     int    `json:"waiting"`     // callers, while no host has room
+	Shed        uint64 `json:"shed"`        // callers that were turned away in overload
 	GetFailures uint64 `json:"getFailures"` // GetConn calls that returned an error
-	Registered  int    `json:"registered"`  // hosts; with MaxHosts, more than are in use
+	Retries     uint64 `json:"retries"`     // times Do ran a function again
+	Refused     uint64 `json:"retriesRefused"`
+	Registered  int    `json:"registered"` // hosts; with MaxHosts, more than are in use
 	pool
 }
 
@@ -105,8 +109,12 @@ func (s *serviceReading) head() head {
 	return head{
 		Name:        validutf8.Escape(s.name),
 		Strategy:    validutf8.Escape(s.stats.Strategy),
+		Panic:       s.stats.Panic,
 		Waiting:     s.stats.Waiting,
+		Shed:        s.stats.Shed,
 		GetFailures: s.stats.GetFailures,
+		Retries:     s.stats.Retries,
+		Refused:     s.stats.RetriesRefused,
 		Registered:  s.stats.Registered,
 		pool:        readPool(s.stats.PoolStats),
 	}
@@ -171,6 +179,9 @@ type pool struct {
 	InUse        int     `json:"inUse"`
 	Idle         int     `json:"idle"`
 	Dialing      int     `json:"dialing"`
+	MaxConns     int     `json:"maxConns"`
+	Limit        int     `json:"limit"` // leases that may be out at once, at most MaxConns
+	OldestLease  float64 `json:"oldestLeaseSeconds"`
 	Gets         uint64  `json:"gets"`
 	Puts         uint64  `json:"puts"`
 	Dials        uint64  `json:"dials"`
@@ -181,8 +192,19 @@ type pool struct {
 
 func readPool(s pooly.PoolStats) pool {
 	return pool{
-		Open: s.Open, InUse: s.InUse, Idle: s.Idle, Dialing: s.Dialing, Gets: s.Gets, Puts: s.Puts,
-		Dials: s.Dials, Failures: s.Failures, Waits: s.Waits, WaitDuration: s.WaitDuration.Seconds(),
+		Open:         s.Open,
+		InUse:        s.InUse,
+		Idle:         s.Idle,
+		Dialing:      s.Dialing,
+		MaxConns:     s.MaxConns,
+		Limit:        s.Limit,
+		OldestLease:  s.OldestLease.Seconds(),
+		Gets:         s.Gets,
+		Puts:         s.Puts,
+		Dials:        s.Dials,
+		Failures:     s.Failures,
+		Waits:        s.Waits,
+		WaitDuration: s.WaitDuration.Seconds(),
 	}
 }
 

@@ -15,17 +15,24 @@
 // service. The columns are name, unit, kind and meaning:
 //
 //	pooly.client.connection.count            {connection}  up-down  connections, by state
+//	pooly.client.connection.max              {connection}  up-down  connections MaxConns allows
+//	pooly.client.connection.limit            {lease}       up-down  leases that may be out
+//	pooly.client.connection.oldest_lease     s             gauge    age of the oldest lease
 //	pooly.client.connection.pending_requests {request}     up-down  callers waiting for room
 //	pooly.client.connection.dialing          {connection}  up-down  dials in flight
 //	pooly.client.connection.gets             {lease}       counter  leases handed out
 //	pooly.client.connection.releases         {lease}       counter  leases released
 //	pooly.client.connection.get_failures     {call}        counter  GetConn calls that failed
+//	pooly.client.connection.shed             {call}        counter  calls turned away in overload
+//	pooly.client.connection.retries          {retry}       counter  times Do ran a function again
+//	pooly.client.connection.retries_refused  {retry}       counter  retries refused by the budget
 //	pooly.client.connection.dials            {dial}        counter  dials that ended, also failed
 //	pooly.client.connection.dial_failures    {dial}        counter  dials that failed
 //	pooly.client.connection.waits            {wait}        counter  times a caller waited
 //	pooly.client.connection.waited           s             counter  how long callers waited
 //	pooly.client.host.count                  {host}        up-down  hosts in use, by state
 //	pooly.client.host.registered             {host}        up-down  hosts, also those not in use
+//	pooly.client.host.panic                  1             gauge    1 while hosts fail alike, else 0
 //
 // The states of connections are used and idle, in pooly.client.connection.state. The states of
 // hosts are up and ejected, in pooly.client.host.state. With MaxHosts set, more hosts may be
@@ -38,9 +45,11 @@
 //	pooly.client.host.ejected                1             gauge    1 while it is ejected, else 0
 //	pooly.client.host.ejections              {ejection}    counter  how often it was ejected
 //	pooly.client.host.connection.count       {connection}  up-down  connections, by state
-//	pooly.client.host.gets                   {lease}       counter
-//	pooly.client.host.dials                  {dial}        counter
-//	pooly.client.host.dial_failures          {dial}        counter
+//	pooly.client.host.limit                  {lease}       up-down  leases that may be out
+//	pooly.client.host.oldest_lease           s             gauge    age of the oldest lease
+//	pooly.client.host.gets                   {lease}       counter  leases handed out
+//	pooly.client.host.dials                  {dial}        counter  dials that ended, also failed
+//	pooly.client.host.dial_failures          {dial}        counter  dials that failed
 package poolyotel
 
 import (
@@ -93,9 +102,9 @@ func (i *instruments) upDown(name, unit, description string) metric.Int64Observa
 	return c
 }
 
-func (i *instruments) gauge(name, description string) metric.Float64Observable {
+func (i *instruments) gauge(name, unit, description string) metric.Float64Observable {
 	c, err := i.meter.Float64ObservableGauge(name,
-		metric.WithUnit("1"), metric.WithDescription(description))
+		metric.WithUnit(unit), metric.WithDescription(description))
 	i.all, i.err = append(i.all, c), errors.Join(i.err, err)
 	return c
 }
@@ -106,6 +115,11 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	services = slices.Clone(services)
 	i := &instruments{meter: meter}
 	conns := i.upDown("pooly.client.connection.count", "{connection}", "Connections, by state.")
+	most := i.upDown("pooly.client.connection.max", "{connection}",
+		"Connections that MaxConns allows, of all hosts together.")
+	limit := i.upDown("pooly.client.connection.limit", "{lease}", "Leases that may be out at once.")
+	oldest := i.gauge("pooly.client.connection.oldest_lease", "s",
+		"How long the oldest lease has lasted so far.")
 	pending := i.upDown("pooly.client.connection.pending_requests", "{request}",
 		"Callers that wait because no host has room.")
 	dialing := i.upDown("pooly.client.connection.dialing", "{connection}", "Dials in flight.")
@@ -113,6 +127,11 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	releases := i.counter("pooly.client.connection.releases", "{lease}", "Leases released.")
 	getFailures := i.counter("pooly.client.connection.get_failures", "{call}",
 		"GetConn calls that returned an error.")
+	shed := i.counter("pooly.client.connection.shed", "{call}", "Calls turned away in overload.")
+	retries := i.counter("pooly.client.connection.retries", "{retry}",
+		"Times Do ran a function again.")
+	refused := i.counter("pooly.client.connection.retries_refused", "{retry}",
+		"Times Do did not run a function again for want of budget.")
 	dials := i.counter("pooly.client.connection.dials", "{dial}",
 		"Dials that ended, the failed ones included.")
 	dialFailures := i.counter("pooly.client.connection.dial_failures", "{dial}",
@@ -123,6 +142,8 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	hosts := i.upDown("pooly.client.host.count", "{host}", "Hosts in use, by state.")
 	registered := i.upDown("pooly.client.host.registered", "{host}",
 		"Hosts registered; with MaxHosts set, that may be more than are in use.")
+	panics := i.gauge("pooly.client.host.panic", "1",
+		"1 while hosts fail alike, so that none is ejected for it, else 0.")
 	if i.err != nil {
 		return nil, i.err
 	}
@@ -139,6 +160,13 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 			}
 			o.ObserveInt64(conns, int64(stats.InUse), state(connState.String("used")))
 			o.ObserveInt64(conns, int64(stats.Idle), state(connState.String("idle")))
+			o.ObserveInt64(most, int64(stats.MaxConns), service)
+			o.ObserveInt64(limit, int64(stats.Limit), service)
+			o.ObserveFloat64(oldest, stats.OldestLease.Seconds(), service)
+			o.ObserveInt64(shed, int64(stats.Shed), service)
+			o.ObserveInt64(retries, int64(stats.Retries), service)
+			o.ObserveInt64(refused, int64(stats.RetriesRefused), service)
+			o.ObserveFloat64(panics, float64(truth(stats.Panic)), service)
 			o.ObserveInt64(pending, int64(stats.Waiting), service)
 			o.ObserveInt64(dialing, int64(stats.Dialing), service)
 			o.ObserveInt64(gets, int64(stats.Gets), service)
@@ -157,20 +185,23 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	}, i.all...)
 }
 
-// RegisterHosts reports the figures of each host of the services. That is eight series for each
+// RegisterHosts reports the figures of each host of the services. That is ten series for each
 // address, so it is for hosts that are few or stay. SDKs drop what goes beyond their limit, by
 // default 2,000 attribute sets per instrument.
 func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Registration, error) {
 	services = slices.Clone(services)
 	i := &instruments{meter: meter}
-	score := i.gauge("pooly.client.host.score",
+	score := i.gauge("pooly.client.host.score", "1",
 		"The host's score as the strategy sees it, in [0, 1].")
-	ejected := i.gauge("pooly.client.host.ejected",
+	ejected := i.gauge("pooly.client.host.ejected", "1",
 		"1 while the host takes no traffic because it failed, else 0.")
 	ejections := i.counter("pooly.client.host.ejections", "{ejection}",
 		"How often the host was ejected.")
 	conns := i.upDown("pooly.client.host.connection.count", "{connection}",
 		"Connections of the host, by state.")
+	limit := i.upDown("pooly.client.host.limit", "{lease}", "Leases that may be out at once.")
+	oldest := i.gauge("pooly.client.host.oldest_lease", "s",
+		"How long the oldest lease has lasted so far.")
 	gets := i.counter("pooly.client.host.gets", "{lease}", "Leases handed out.")
 	dials := i.counter("pooly.client.host.dials", "{dial}",
 		"Dials that ended, the failed ones included.")
@@ -191,6 +222,8 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 				o.ObserveInt64(ejections, int64(h.Ejections), host)
 				o.ObserveInt64(conns, int64(h.InUse), state("used"))
 				o.ObserveInt64(conns, int64(h.Idle), state("idle"))
+				o.ObserveInt64(limit, int64(h.Limit), host)
+				o.ObserveFloat64(oldest, h.OldestLease.Seconds(), host)
 				o.ObserveInt64(gets, int64(h.Gets), host)
 				o.ObserveInt64(dials, int64(h.Dials), host)
 				o.ObserveInt64(dialFailures, int64(h.Failures), host)

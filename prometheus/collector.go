@@ -13,9 +13,16 @@
 //	pooly_connections{state}      gauge    connections: in_use, idle, closing, and dialing
 //	pooly_hosts{state}            gauge    hosts in use: up, ejected
 //	pooly_registered_hosts        gauge    hosts; with MaxHosts set, also those not in use
+//	pooly_panic                   gauge    1 while hosts fail alike, so none is ejected for it
+//	pooly_max_connections         gauge    connections that MaxConns allows, of all hosts together
+//	pooly_lease_limit             gauge    leases that may be out at once
+//	pooly_oldest_lease_seconds    gauge    how long the oldest lease has lasted so far
 //	pooly_waiting_callers         gauge    callers that wait because no host has room
 //	pooly_gets_total              counter  GetConn calls that returned a connection
 //	pooly_get_failures_total      counter  GetConn calls that returned an error
+//	pooly_shed_calls_total        counter  calls turned away in overload
+//	pooly_retries_total           counter  times Do ran a function again
+//	pooly_retries_refused_total   counter  times Do did not, for want of budget
 //	pooly_releases_total          counter  Release calls that ended a lease
 //	pooly_dials_total             counter  dials that ended, the failed ones included
 //	pooly_dial_failures_total     counter  dials that failed
@@ -33,6 +40,9 @@
 // and, with the meaning that they have for a service:
 //
 //	pooly_host_connections{state}
+//	pooly_host_max_connections
+//	pooly_host_lease_limit
+//	pooly_host_oldest_lease_seconds
 //	pooly_host_gets_total
 //	pooly_host_releases_total
 //	pooly_host_dials_total
@@ -68,7 +78,7 @@ type family[T any] struct {
 	only  func(T) bool // nil: it is there for everything
 }
 
-// NewCollector returns a collector of the services' figures, eleven metrics for each. It panics if
+// NewCollector returns a collector of the services' figures, eighteen metrics for each. It panics if
 // two services have the same name, since their metrics would be the same.
 func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.ServiceStats
@@ -90,11 +100,20 @@ func NewCollector(services ...*pooly.Service) prometheus.Collector {
 				func(s stats) float64 { return float64(s.Waiting) }),
 			b.counter("get_failures_total", "GetConn calls that returned an error.",
 				func(s stats) float64 { return float64(s.GetFailures) }),
+			b.counter("shed_calls_total", "Calls turned away in overload.",
+				func(s stats) float64 { return float64(s.Shed) }),
+			b.counter("retries_total", "Times Do ran a function again.",
+				func(s stats) float64 { return float64(s.Retries) }),
+			b.counter("retries_refused_total",
+				"Times Do did not run a function again for want of budget.",
+				func(s stats) float64 { return float64(s.RetriesRefused) }),
+			b.gauge("panic", "1 while hosts fail alike, so that none is ejected for it, else 0.",
+				func(s stats) float64 { return truth(s.Panic) }),
 		),
 	}
 }
 
-// NewHostCollector returns a collector of the figures of each host of the services. That is fifteen
+// NewHostCollector returns a collector of the figures of each host of the services. That is eighteen
 // series for each address, so it is for hosts that are few or stay. It panics if two services have
 // the same name.
 func NewHostCollector(services ...*pooly.Service) prometheus.Collector {
@@ -155,6 +174,12 @@ func (b builder[T]) pool(of func(T) pooly.PoolStats) []family[T] {
 	}
 	type stats = pooly.PoolStats
 	return []family[T]{
+		b.gauge("max_connections", "Connections that MaxConns allows.",
+			func(t T) float64 { return float64(of(t).MaxConns) }),
+		b.gauge("lease_limit", "Leases that may be out at once.",
+			func(t T) float64 { return float64(of(t).Limit) }),
+		b.gauge("oldest_lease_seconds", "How long the oldest lease has lasted so far.",
+			func(t T) float64 { return of(t).OldestLease.Seconds() }),
 		conns("in_use", func(s stats) int { return s.InUse }),
 		conns("idle", func(s stats) int { return s.Idle }),
 		conns("closing", func(s stats) int { return s.Open - s.InUse - s.Idle }),
