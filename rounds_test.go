@@ -1,6 +1,7 @@
 package pooly_test
 
 import (
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,9 @@ func TestCallersShareTheDialsWhileAllHostsRefuse(t *testing.T) {
 							_ = c.Release(nil, pooly.HostUp)
 							return
 						}
+						if errors.Is(err, pooly.ErrPoolClosed) {
+							return // the test has failed
+						}
 						failed.Add(1)
 						if time.Since(at) > 3*pooly.DefaultRetryDelay {
 							slow.Add(1)
@@ -51,7 +55,7 @@ func TestCallersShareTheDialsWhileAllHostsRefuse(t *testing.T) {
 				dials += d.host(a).dials
 			}
 			rounds := int(seconds * time.Second / pooly.DefaultRetryDelay)
-			require.LessOrEqual(t, dials, hosts*(rounds+seconds*2), "%d callers", callers) // some by probes
+			require.LessOrEqual(t, dials, hosts*(rounds+seconds*5), "%d callers", callers) // some by probes
 			if callers == 100 {
 				require.LessOrEqual(t, dials, int(failed.Load()))
 			}
