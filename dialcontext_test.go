@@ -437,7 +437,8 @@ func TestDialContextUnderAnHTTPTransport(t *testing.T) {
 	eventually(t, func() bool { return s.Stats().InUse == 0 })
 	require.Len(t, served, 3)
 	for _, h := range s.Stats().Hosts {
-		require.InDelta(t, 1, h.Score, 1e-9)
+		require.False(t, h.Ejected)
+		require.Greater(t, h.Score, 0.5) // below 1 if a slot of time has passed without a trial
 	}
 }
 
