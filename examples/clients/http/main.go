@@ -20,6 +20,7 @@ import (
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/standin"
+	"github.com/3XX0/pooly/poolyhttp"
 )
 
 func main() {
@@ -31,7 +32,7 @@ func main() {
 
 func newService(addresses ...string) *pooly.Service {
 	s := pooly.NewService("web", &pooly.ServiceConfig{
-		PoolConfig:     pooly.PoolConfig{Driver: pooly.NewHTTPDriver("http", nil)},
+		PoolConfig:     pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
 		BanditStrategy: pooly.NewHotCold(5, 0.84),
 	})
 	s.SetHosts(addresses...)
@@ -40,7 +41,7 @@ func newService(addresses ...string) *pooly.Service {
 
 // newClient returns a client like any other. The host of its URLs is what the servers see.
 func newClient(s *pooly.Service) *http.Client {
-	return &http.Client{Transport: pooly.NewHTTPTransport(s), Timeout: 5 * time.Second}
+	return &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: 5 * time.Second}
 }
 
 func get(client *http.Client, url string) (string, error) {

@@ -1,4 +1,4 @@
-package pooly_test
+package poolyhttp_test
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/poolyhttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -35,7 +36,7 @@ func webServer(t *testing.T, handler http.HandlerFunc) string {
 
 // webService returns a client whose requests go to the given hosts. The service is closed when the test ends, before
 // the servers are.
-func webService(t *testing.T, d *pooly.HTTPDriver, config pooly.ServiceConfig, addresses ...string) (*http.Client, *pooly.Service) {
+func webService(t *testing.T, d *poolyhttp.Driver, config pooly.ServiceConfig, addresses ...string) (*http.Client, *pooly.Service) {
 	t.Helper()
 	config.Driver = d
 	if config.PrespawnConns == 0 {
@@ -44,13 +45,13 @@ func webService(t *testing.T, d *pooly.HTTPDriver, config pooly.ServiceConfig, a
 	s := pooly.NewService("web", &config)
 	t.Cleanup(func() { _ = s.Close() })
 	s.SetHosts(addresses...)
-	return &http.Client{Transport: pooly.NewHTTPTransport(s)}, s
+	return &http.Client{Transport: poolyhttp.NewTransport(s, nil)}, s
 }
 
-func http1() *pooly.HTTPDriver { return pooly.NewHTTPDriver("http", nil) }
+func http1() *poolyhttp.Driver { return poolyhttp.NewDriver("http", nil) }
 
 // http2 returns the address of a server that speaks HTTP/2, and a driver for it.
-func http2(t *testing.T, handler http.HandlerFunc) (address string, d *pooly.HTTPDriver, accepted *atomic.Int32) {
+func http2(t *testing.T, handler http.HandlerFunc) (address string, d *poolyhttp.Driver, accepted *atomic.Int32) {
 	t.Helper()
 	accepted = new(atomic.Int32)
 	server := httptest.NewUnstartedServer(handler)
@@ -63,7 +64,7 @@ func http2(t *testing.T, handler http.HandlerFunc) (address string, d *pooly.HTT
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	return server.Listener.Addr().String(), pooly.NewHTTPDriver("https", &http.Transport{
+	return server.Listener.Addr().String(), poolyhttp.NewDriver("https", &http.Transport{
 		ForceAttemptHTTP2: true,
 		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: "example.com"},
 	}), accepted
@@ -114,7 +115,7 @@ func TestHTTPConnectionReturnsWhenTheBodyIsReadOrClosed(t *testing.T) {
 	h2, d2, _ := http2(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
 	for _, tt := range []struct {
 		name, scheme, address string
-		driver                *pooly.HTTPDriver
+		driver                *poolyhttp.Driver
 		end                   func(io.ReadCloser)
 		kept                  int
 	}{
@@ -209,10 +210,9 @@ func TestHTTPRatesTheHostByItsAnswers(t *testing.T) {
 func TestHTTPRuleIsReplaceable(t *testing.T) {
 	address := webServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(418) })
 	_, s := webService(t, http1(), pooly.ServiceConfig{}, address)
-	transport := pooly.NewHTTPTransport(s)
-	var seen pooly.HTTPExchange
-	transport.SetScore(func(e pooly.HTTPExchange) float64 { seen = e; return 0.3 })
-	client := &http.Client{Transport: transport}
+	var seen poolyhttp.Exchange
+	rule := func(e poolyhttp.Exchange) float64 { seen = e; return 0.3 }
+	client := &http.Client{Transport: poolyhttp.NewTransport(s, &poolyhttp.Options{Score: rule})}
 	_, _, err := fetch(client, "GET", "http://x/", nil)
 	require.NoError(t, err)
 	require.Equal(t, 418, seen.Response.StatusCode)
@@ -220,18 +220,19 @@ func TestHTTPRuleIsReplaceable(t *testing.T) {
 	require.Positive(t, seen.Elapsed)
 	score, _ := mean(t, s, address)
 	require.InDelta(t, 0.3, score, 1e-9)
-	transport.SetScore(func(pooly.HTTPExchange) float64 { panic("no") })
+	rule = func(poolyhttp.Exchange) float64 { panic("no") }
+	client = &http.Client{Transport: poolyhttp.NewTransport(s, &poolyhttp.Options{Score: rule})}
 	_, _, err = fetch(client, "GET", "http://x/", nil)
 	require.NoError(t, err)
 	require.Zero(t, s.Stats().InUse)
 
-	rule := pooly.ScoreHTTP(10 * time.Millisecond)
-	fast := pooly.HTTPExchange{Response: &http.Response{StatusCode: 200}, Elapsed: time.Millisecond}
+	rule = poolyhttp.Score(10 * time.Millisecond)
+	fast := poolyhttp.Exchange{Response: &http.Response{StatusCode: 200}, Elapsed: time.Millisecond}
 	slow := fast
 	slow.Elapsed = time.Second
 	require.Greater(t, rule(fast), rule(slow))
 	require.Equal(t, pooly.LatencyScore(time.Second, 10*time.Millisecond), rule(slow))
-	require.Zero(t, rule(pooly.HTTPExchange{Err: errFatal}))
+	require.Zero(t, rule(poolyhttp.Exchange{Err: errFatal}))
 }
 
 // dying accepts connections, reads a request and hangs up.
@@ -445,10 +446,12 @@ func TestHTTPErrorsAreThoseOfGetConn(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.True(t, closed.closed, "the request's body")
 
-	s, _ := newService(t, pooly.ServiceConfig{}, "a")
-	_, _, err = fetch(&http.Client{Transport: pooly.NewHTTPTransport(s)}, "GET", "http://x/", nil)
+	s := pooly.NewService("net", nil)
+	t.Cleanup(func() { _ = s.Close() })
+	s.Add(listen(t, func(net.Conn) {}))
+	_, _, err = fetch(&http.Client{Transport: poolyhttp.NewTransport(s, nil)}, "GET", "http://x/", nil)
 	require.ErrorIs(t, err, pooly.ErrInvalidArg)
-	require.Panics(t, func() { pooly.NewHTTPDriver("ftp", nil) })
+	require.Panics(t, func() { poolyhttp.NewDriver("ftp", nil) })
 }
 
 type closeSpy struct{ closed bool }
@@ -563,7 +566,7 @@ func TestHTTP2OverRealNginx(t *testing.T) {
 	address, _ := nginx(t, "http2", `location / { return 200 "$server_protocol $connection"; }`)
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	d := pooly.NewHTTPDriver("http", &http.Transport{Protocols: protocols})
+	d := poolyhttp.NewDriver("http", &http.Transport{Protocols: protocols})
 	client, s := webService(t, d, pooly.ServiceConfig{}, address)
 	var mu sync.Mutex
 	seen := map[string]bool{}
@@ -590,18 +593,18 @@ func TestHTTP2OverRealNginx(t *testing.T) {
 	require.Zero(t, s.Stats().InUse)
 }
 
-func ExampleNewHTTPTransport() {
+func ExampleNewTransport() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "hello")
 	}))
 	defer server.Close()
 	s := pooly.NewService("web", &pooly.ServiceConfig{
-		PoolConfig: pooly.PoolConfig{Driver: pooly.NewHTTPDriver("http", nil)},
+		PoolConfig: pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
 	})
 	defer s.Close()
 	s.SetHosts(server.Listener.Addr().String())
 
-	client := &http.Client{Transport: pooly.NewHTTPTransport(s), Timeout: time.Second}
+	client := &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: time.Second}
 	resp, err := client.Get("http://web.internal/")
 	if err != nil {
 		fmt.Println(err)

@@ -1,4 +1,6 @@
-package pooly
+// Package poolyhttp balances HTTP requests over the hosts of a pooly.Service: each request, over
+// HTTP/1 and HTTP/2.
+package poolyhttp
 
 import (
 	"context"
@@ -6,16 +8,18 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+
+	"github.com/3XX0/pooly"
 )
 
-// HTTPDriver is the Driver for NewHTTPTransport. Its connections are of type *http.ClientConn and
+// Driver is the pooly.Driver for NewTransport. Its connections are of type *http.ClientConn and
 // kept alive.
 //
 // An HTTP/2 connection serves many requests at once, but a lease only one. So Dial returns one
 // HTTP/2 connection as often as the server allows streams, each time as a new Conn. The connection
 // is closed when the last of these Conns is closed. With HTTP/2, MaxConns bounds the requests in
 // flight per host, and Stats counts these Conns, not sockets.
-type HTTPDriver struct {
+type Driver struct {
 	scheme    string
 	transport *http.Transport
 
@@ -24,7 +28,7 @@ type HTTPDriver struct {
 	hosts map[string]*httpHost // hosts that spoke HTTP/2
 }
 
-var _ Driver = (*HTTPDriver)(nil)
+var _ pooly.Driver = (*Driver)(nil)
 
 // httpConn is a connection that Dial has returned. It is guarded by the driver's lock.
 type httpConn struct {
@@ -38,16 +42,16 @@ type httpHost struct {
 	conn *http.ClientConn // guarded by the driver's lock; the newest, nil if it was closed
 }
 
-// NewHTTPDriver returns a driver for hosts that speak HTTP. scheme is "http" or "https"; anything
+// NewDriver returns a driver for hosts that speak HTTP. scheme is "http" or "https"; anything
 // else panics. The transport says how to connect: its DialContext, TLSClientConfig, Protocols,
 // limits and so on are used, but not its own pool. A nil transport means one like
 // http.DefaultTransport, without a proxy.
 //
 // If hosts are added by addresses that their certificates do not name, set
 // TLSClientConfig.ServerName.
-func NewHTTPDriver(scheme string, transport *http.Transport) *HTTPDriver {
+func NewDriver(scheme string, transport *http.Transport) *Driver {
 	if scheme != "http" && scheme != "https" {
-		panic(fmt.Errorf("%w: NewHTTPDriver: scheme %q is neither http nor https", ErrInvalidArg, scheme))
+		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https", pooly.ErrInvalidArg, scheme))
 	}
 	if transport == nil {
 		transport = &http.Transport{ForceAttemptHTTP2: true}
@@ -56,7 +60,7 @@ func NewHTTPDriver(scheme string, transport *http.Transport) *HTTPDriver {
 			transport.Proxy = nil
 		}
 	}
-	return &HTTPDriver{
+	return &Driver{
 		scheme:    scheme,
 		transport: transport,
 		conns:     make(map[*http.ClientConn]*httpConn),
@@ -64,14 +68,14 @@ func NewHTTPDriver(scheme string, transport *http.Transport) *HTTPDriver {
 	}
 }
 
-// Dial implements Driver. It takes DefaultConnTimeout at most.
-func (d *HTTPDriver) Dial(ctx context.Context, address string) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, DefaultConnTimeout)
+// Dial implements Driver. It takes pooly.DefaultConnTimeout at most.
+func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, pooly.DefaultConnTimeout)
 	defer cancel()
 	d.mu.Lock()
 	h := d.hosts[address]
 	d.mu.Unlock()
-	if h != nil {
+	if h != nil && !pooly.IsProbe(ctx) {
 		select {
 		case h.turn <- struct{}{}:
 			defer func() { <-h.turn }()
@@ -79,7 +83,7 @@ func (d *HTTPDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 			return nil, ctx.Err()
 		}
 		if cc := d.share(h); cc != nil {
-			return NewConn(cc), nil
+			return pooly.NewConn(cc), nil
 		}
 	}
 	cc, err := d.transport.NewClientConn(ctx, d.scheme, address)
@@ -95,11 +99,11 @@ func (d *HTTPDriver) Dial(ctx context.Context, address string) (*Conn, error) {
 		}
 		d.hosts[address].conn = cc
 	}
-	return NewConn(cc), nil
+	return pooly.NewConn(cc), nil
 }
 
 // share returns a host's connection once more, nil if none can serve one more request.
-func (d *HTTPDriver) share(h *httpHost) *http.ClientConn {
+func (d *Driver) share(h *httpHost) *http.ClientConn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	cc := h.conn
@@ -115,7 +119,7 @@ func (d *HTTPDriver) share(h *httpHost) *http.ClientConn {
 }
 
 // Close implements Driver.
-func (d *HTTPDriver) Close(c *Conn) {
+func (d *Driver) Close(c *pooly.Conn) {
 	cc, ok := c.Interface().(*http.ClientConn)
 	if ok && d.leave(cc) {
 		_ = cc.Close()
@@ -123,7 +127,7 @@ func (d *HTTPDriver) Close(c *Conn) {
 }
 
 // leave closes one Conn of a connection, and reports whether it was the last.
-func (d *HTTPDriver) leave(cc *http.ClientConn) bool {
+func (d *Driver) leave(cc *http.ClientConn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.conns[cc]
@@ -144,7 +148,7 @@ var errNoMoreRequests = errors.New("the server takes no more requests on this co
 
 // TestOnBorrow implements Driver. It returns an error if the connection was closed, or if the
 // server has asked to close it.
-func (d *HTTPDriver) TestOnBorrow(c *Conn) error {
+func (d *Driver) TestOnBorrow(c *pooly.Conn) error {
 	cc, ok := c.Interface().(*http.ClientConn)
 	if !ok {
 		return errNotHTTP
@@ -161,10 +165,10 @@ func (d *HTTPDriver) TestOnBorrow(c *Conn) error {
 	return nil
 }
 
-var errNotHTTP = errors.New("not a connection of HTTPDriver")
+var errNotHTTP = errors.New("not a connection of Driver")
 
 // Temporary implements Driver. It reports false: a request that fails leaves its connection unfit.
 // An HTTP/2 error may concern only one stream, but giving up its place costs nothing.
-func (d *HTTPDriver) Temporary(error) bool {
+func (d *Driver) Temporary(error) bool {
 	return false
 }

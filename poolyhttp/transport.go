@@ -1,17 +1,21 @@
-package pooly
+package poolyhttp
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/3XX0/pooly"
 )
 
-// HTTPTransport is an http.RoundTripper that has a service choose the host of each request.
+// Transport is an http.RoundTripper that has a service choose the host of each request.
 // Keep-alive connections wait in the service's pools, and the picked host gets the request on one
 // of them. It may be used concurrently.
 //
@@ -30,58 +34,63 @@ import (
 //     again.
 //
 // Requests that time out are not sent again, and neither are answered ones, whatever the status.
-type HTTPTransport struct {
-	service *Service
-	score   func(HTTPExchange) float64
+type Transport struct {
+	service *pooly.Service
+	score   func(Exchange) float64
 }
 
-// HTTPExchange is what a host is rated by.
-type HTTPExchange struct {
+// Exchange is what a host is rated by.
+type Exchange struct {
 	Request  *http.Request
 	Response *http.Response // the header; nil if there is none. Do not touch the body
 	Err      error          // why there is no response; else nil
 	Elapsed  time.Duration  // from the lease to the header or the error
 }
 
-// NewHTTPTransport returns a transport for a service whose driver is of NewHTTPDriver:
+// Options are the options of NewTransport. The zero value of each field stands for its default.
+type Options struct {
+	// Score rates a host by an answer or its absence. The result is brought into [0, 1]. Some
+	// requests say nothing about the host, and Score is not asked: those that the client cancelled,
+	// that are malformed, or whose body cannot be read. Default: Score(0).
+	Score func(Exchange) float64
+}
+
+// NewTransport returns a transport for a service whose driver is of NewDriver:
 //
 //	s := pooly.NewService("api", &pooly.ServiceConfig{
-//		PoolConfig: pooly.PoolConfig{Driver: pooly.NewHTTPDriver("http", nil)},
+//		PoolConfig: pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
 //	})
 //	s.SetHosts("10.0.0.1:8080", "10.0.0.2:8080")
-//	client := &http.Client{Transport: pooly.NewHTTPTransport(s), Timeout: time.Second}
+//	client := &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: time.Second}
 //
-// examples/clients/http in the repository is such a program. The transport rates by ScoreHTTP(0);
-// see SetScore. Closing the service closes the connections.
-func NewHTTPTransport(service *Service) *HTTPTransport {
-	return &HTTPTransport{service: service, score: ScoreHTTP(0)}
+// nil options mean every default. examples/clients/http in the repository is such a program.
+// Closing the service closes the connections.
+func NewTransport(service *pooly.Service, options *Options) *Transport {
+	t := &Transport{service: service, score: Score(0)}
+	if options != nil && options.Score != nil {
+		t.score = options.Score
+	}
+	return t
 }
 
-// SetScore sets the rule that rates a host. Its result is brought into [0, 1]. Some requests say
-// nothing about the host, and the rule is not asked: those that the client cancelled, that are
-// malformed, or whose body cannot be read. Call SetScore before the transport is used.
-func (t *HTTPTransport) SetScore(rule func(HTTPExchange) float64) {
-	t.score = rule
-}
-
-// ScoreHTTP returns a rule for SetScore. Errors, timeouts and server errors (5xx) rate HostDown.
+// Score returns a rule for Options.Score. Errors, timeouts and server errors (5xx) rate HostDown.
 // Other answers rate by LatencyScore with the given target, or HostUp if target is 0.
-func ScoreHTTP(target time.Duration) func(HTTPExchange) float64 {
-	return func(e HTTPExchange) float64 {
+func Score(target time.Duration) func(Exchange) float64 {
+	return func(e Exchange) float64 {
 		switch {
 		case e.Err != nil || e.Response.StatusCode >= 500:
-			return HostDown
+			return pooly.HostDown
 		case target > 0:
-			return LatencyScore(e.Elapsed, target)
+			return pooly.LatencyScore(e.Elapsed, target)
 		}
-		return HostUp
+		return pooly.HostUp
 	}
 }
 
 // RoundTrip implements http.RoundTripper. If no host can be reached, its error is that of
 // GetConnContext.
-func (t *HTTPTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	lease, err := t.service.lease(req.Context(), true)
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	lease, err := t.service.Lease(req.Context(), pooly.LeaseOptions{})
 	if err != nil {
 		closeBody(req)
 		return nil, err
@@ -98,9 +107,15 @@ func (t *HTTPTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		again.Body = body
 	}
-	lease, failure := t.service.getOther(req.Context(), []*line{&lease.conn.pool.line})
+	lease, failure := t.service.Lease(req.Context(), pooly.LeaseOptions{
+		Avoid: []string{lease.Address()},
+		Retry: true,
+	})
 	if failure != nil {
 		closeBody(again)
+		if errors.Is(failure, pooly.ErrRetriesSpent) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("%w, after %w", failure, err)
 	}
 	resp, err, _ = t.send(lease, again)
@@ -112,14 +127,13 @@ func (t *HTTPTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // send sends a request over a leased connection. It reports whether the connection broke before an
 // answer began.
-func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Response, err error, broken bool) {
-	p := lease.conn.pool
+func (t *Transport) send(lease *pooly.Conn, req *http.Request) (resp *http.Response, err error, broken bool) {
 	cc, ok := lease.Interface().(*http.ClientConn)
 	if !ok {
-		_ = p.put(lease, outcome{})
+		_ = lease.End()
 		closeBody(req)
-		return nil, fmt.Errorf("%w: service %s: NewHTTPTransport needs the driver of NewHTTPDriver", ErrInvalidArg,
-			t.service.name), false
+		return nil, fmt.Errorf("%w: service %s: NewTransport needs the driver of NewDriver", pooly.ErrInvalidArg,
+			t.service.Name()), false
 	}
 	body := &requestBody{}
 	sent := req
@@ -128,18 +142,16 @@ func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Respons
 		sent = req.WithContext(req.Context()) // a copy
 		sent.Body = body
 	}
-	if !lease.conn.sampled {
-		lease.conn.start = 0 // the header is timed: a body may stream for hours
-	}
 	returned := false
 	defer func() {
 		if !returned {
-			_ = p.retire(lease, outcome{})
+			_ = lease.CloseOnRelease()
+			_ = lease.End()
 		}
 	}()
-	began := p.clock.now()
+	began := time.Now()
 	resp, err = cc.RoundTrip(sent)
-	now := p.clock.now()
+	elapsed := time.Since(began)
 	returned = true
 
 	if err != nil {
@@ -148,16 +160,16 @@ func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Respons
 		ours := body.failed() || cc.Err() == nil && strings.HasPrefix(err.Error(), "http: ")
 		cancelled := errors.Is(req.Context().Err(), context.Canceled)
 		if !ours && !cancelled {
-			t.rate(lease, HTTPExchange{Request: req, Err: err, Elapsed: now - began}, now)
+			t.rate(lease, Exchange{Request: req, Err: err, Elapsed: elapsed})
 		}
 		if cc.Err() != nil {
-			p.spend(lease)
+			_ = lease.CloseOnRelease()
 		}
-		_ = p.put(lease, outcome{})
+		_ = lease.End()
 		return nil, err, !ours && req.Context().Err() == nil && !isTimeout(err)
 	}
 	resp.Request = req
-	t.rate(lease, HTTPExchange{Request: req, Response: resp, Elapsed: now - began}, now)
+	t.rate(lease, Exchange{Request: req, Response: resp, Elapsed: elapsed})
 	answer := &answerBody{ReadCloser: resp.Body, lease: lease, ctx: req.Context(),
 		shared: resp.ProtoMajor >= 2, last: resp.Close}
 	upgraded, writes := resp.Body.(io.ReadWriteCloser)
@@ -173,19 +185,28 @@ func (t *HTTPTransport) send(lease *Conn, req *http.Request) (resp *http.Respons
 }
 
 // rate rates the host by the rule, which is the user's code.
-func (t *HTTPTransport) rate(lease *Conn, e HTTPExchange, now time.Duration) {
+func (t *Transport) rate(lease *pooly.Conn, e Exchange) {
 	defer func() {
 		if v := recover(); v != nil {
-			_ = recovered(t.service.log, "HTTPTransport's rule", v)
+			slog.Error("poolyhttp: Score panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	o := outcome{score: clampScore(t.score(e)), rated: true, failure: e.Err != nil, cause: e.Err}
-	o.timeout = o.failure && isTimeout(e.Err)
-	elapsed := e.Elapsed
-	if lease.conn.start != 0 {
-		elapsed = 0 // the end of the lease tells
+	_ = lease.Rate(pooly.Outcome{Score: clamp(t.score(e)), Err: e.Err, Elapsed: e.Elapsed})
+}
+
+func clamp(score float64) float64 {
+	if score != score {
+		return pooly.HostDown
 	}
-	lease.rate(o, elapsed, now)
+	return min(max(score, pooly.HostDown), pooly.HostUp)
+}
+
+func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // replayable reports whether a request may be sent twice, as net/http decides it.
@@ -240,7 +261,7 @@ func (b *requestBody) failed() bool {
 // answerBody ends the lease with the body.
 type answerBody struct {
 	io.ReadCloser
-	lease  *Conn
+	lease  *pooly.Conn
 	ctx    context.Context // of the request
 	shared bool            // other requests use the connection too
 	last   bool            // the server closes the connection after it
@@ -266,27 +287,28 @@ func (b *answerBody) Close() error {
 
 func (b *answerBody) end(err error, reusable bool) {
 	b.ended.Do(func() {
-		var o outcome
 		if err != nil && !errors.Is(b.ctx.Err(), context.Canceled) && !errors.Is(err, http.ErrBodyReadAfterClose) {
-			o = outcome{score: HostDown, rated: true, failure: true, fatal: true, timeout: isTimeout(err), cause: err}
+			_ = b.lease.Rate(pooly.Outcome{Score: pooly.HostDown, Err: err})
 		}
-		p := b.lease.conn.pool
 		if !reusable || b.last {
-			p.spend(b.lease)
+			_ = b.lease.CloseOnRelease()
 		}
-		_ = p.put(b.lease, o)
+		_ = b.lease.End()
 	})
 }
 
 // upgradedBody is a connection that speaks another protocol now, such as WebSocket.
 type upgradedBody struct {
 	io.ReadWriteCloser
-	lease *Conn
+	lease *pooly.Conn
 	ended sync.Once
 }
 
 func (b *upgradedBody) Close() error {
 	err := b.ReadWriteCloser.Close()
-	b.ended.Do(func() { _ = b.lease.conn.pool.retire(b.lease, outcome{}) })
+	b.ended.Do(func() {
+		_ = b.lease.CloseOnRelease()
+		_ = b.lease.End()
+	})
 	return err
 }
