@@ -14,7 +14,8 @@ type fate int
 const (
 	answered  fate = iota // it must not be sent again
 	untouched             // the server has certainly not looked at it
-	broken                // the connection broke before an answer began
+	cutOff                // a kept connection broke before an answer began: servers close them at will
+	broken                // a new connection broke before an answer began
 )
 
 // judge returns what became of a request that failed with err, and whether the host is to blame.
@@ -24,15 +25,19 @@ const (
 func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	dead := new(deadError)
 	stream := new(streamError)
+	broke := cutOff
+	if x.fresh {
+		broke = broken
+	}
 	switch text := err.Error(); {
 	case body != nil && body.wrong.Load(), isMisuse(err):
 		return answered, false
 	case errors.As(err, &dead), isNothingWritten(err):
 		return untouched, x.fresh || x.upgrade != nil
 	case text == "http: server closed idle connection":
-		return broken, x.fresh
+		return broke, x.fresh
 	case isOfType(err, "transportReadFromServerError"): // instead of the first byte
-		return broken, true
+		return broke, true
 	case text == "http2: client conn not usable",
 		text == "http2: Transport received Server's graceful shutdown GOAWAY":
 		return untouched, false
@@ -44,7 +49,7 @@ func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	case stream.Code == protocolError && stream.Cause != nil && stream.Cause.Error() == "received from peer":
 		return untouched, true // golang.org/issue/47635
 	case x.conn.shared && x.conn.Err() != nil && x.upgrade == nil:
-		return broken, true
+		return broke, true
 	}
 	return answered, true
 }

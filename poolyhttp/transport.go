@@ -47,14 +47,13 @@ import (
 //
 // A request is sent again, to another host if there is one, when net/http would do so:
 //   - The server has certainly not looked at it: nothing was written, or HTTP/2's GOAWAY or
-//     REFUSED_STREAM says so. The body must be empty, or GetBody must return it again. This happens
-//     twice at most.
+//     REFUSED_STREAM says so. The body must be empty, or GetBody must return it again.
 //   - The connection breaks before the answer begins, and the request is replayable: its method is
 //     GET, HEAD, OPTIONS or TRACE, or it has an Idempotency-Key or X-Idempotency-Key header. The
-//     body must be as above. This happens once at most, also if the connection was new.
+//     body must be as above. If the connection was new, this happens once at most.
 //
-// The service's budget of retries (see pooly.LeaseOptions) is charged, except for the first time
-// that the server has not looked at a request. Requests that time out or are cancelled are not sent
+// A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
+// charged, except for the first time if the server has not looked at the request. Requests that time out or are cancelled are not sent
 // again, and neither are answered ones, whatever the status.
 type Transport struct {
 	service  *pooly.Service
@@ -130,7 +129,7 @@ func (t *Transport) CloseIdleConnections() {
 }
 
 // mostSends is how often a request is sent at most.
-const mostSends = 3
+const mostSends = 4
 
 // RoundTrip implements http.RoundTripper. If no host can be reached, its error is a
 // *pooly.GetConnError.
@@ -168,7 +167,7 @@ func (t *Transport) sendUntilAnswered(ctx context.Context, done func(), req *htt
 		if err == nil {
 			return resp, nil
 		}
-		again := fate == untouched || fate == broken && !broke && replayable(req)
+		again := fate == untouched || (fate == cutOff || fate == broken && !broke) && replayable(req)
 		if !again || sends == mostSends || ctx.Err() != nil {
 			return nil, err
 		}
@@ -178,7 +177,7 @@ func (t *Transport) sendUntilAnswered(ctx context.Context, done func(), req *htt
 		}
 		req, cause, broke = next, err, broke || fate == broken
 		options.Avoid = append(options.Avoid, lease.Address())
-		options.Retry = broke || sends > 1
+		options.Retry = fate != untouched || sends > 1
 	}
 }
 
