@@ -78,9 +78,9 @@ func (x *exchange) conclude(err error) {
 	if x.ended.Swap(true) {
 		return
 	}
-	if ended, late := x.contextEnded(); err != nil && late {
-		err = context.DeadlineExceeded
-	} else if ended {
+	if ended := x.ctx.Err(); err != nil && ended == context.DeadlineExceeded {
+		err = ended
+	} else if ended != nil {
 		err = nil // the client's own wish
 	}
 	if err != nil && !isMisuse(err) {
@@ -154,7 +154,7 @@ func cannotFail(req *http.Request) bool {
 	if t := v.Type(); t != nopCloser[0] && t != nopCloser[1] {
 		return false
 	}
-	length := -1
+	length := 0
 	switch r := v.Field(0).Interface().(type) {
 	case *bytes.Reader:
 		length = r.Len()
@@ -162,6 +162,8 @@ func cannotFail(req *http.Request) bool {
 		length = r.Len()
 	case *strings.Reader:
 		length = r.Len()
+	default:
+		return false
 	}
 	return int64(length) == req.ContentLength
 }

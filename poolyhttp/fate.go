@@ -25,17 +25,17 @@ const (
 func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	dead := new(deadError)
 	stream := new(streamError)
-	broke := cutOff
-	if x.fresh {
+	fresh, broke := x.fresh && !x.conn.used.Load(), cutOff
+	if fresh {
 		broke = broken
 	}
 	switch text := err.Error(); {
 	case body != nil && body.wrong.Load(), isMisuse(err):
 		return answered, false
 	case errors.As(err, &dead), isNothingWritten(err):
-		return untouched, x.fresh || x.upgrade != nil
+		return untouched, fresh || x.upgrade != nil
 	case text == "http: server closed idle connection":
-		return broke, x.fresh
+		return broke, fresh
 	case isOfType(err, "transportReadFromServerError"): // instead of the first byte
 		return broke, true
 	case text == "http2: client conn not usable",

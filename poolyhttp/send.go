@@ -91,15 +91,10 @@ func asksForUpgrade(h http.Header) bool {
 // fail rates the host by an error, and ends the exchange.
 func (x *exchange) fail(req *http.Request, body *requestBody, err error) (*http.Response, error, fate) {
 	defer x.end()
-	f, blame := answered, false
-	cause := err
-	if ended, late := x.contextEnded(); ended {
-		if err = context.Cause(x.ctx); late {
-			cause, blame = context.DeadlineExceeded, true
-		}
-		if late && err == errCancelled {
-			err = cause
-		}
+	f, blame, cause := answered, false, err
+	if ended := x.ctx.Err(); ended != nil {
+		// The context's cause may be any error of the user's.
+		err, cause, blame = context.Cause(x.ctx), ended, ended == context.DeadlineExceeded
 	} else {
 		f, blame = x.judge(body, err)
 		err = plainError(err)
@@ -114,17 +109,6 @@ func (x *exchange) fail(req *http.Request, body *requestBody, err error) (*http.
 		}
 	}
 	return nil, err, f
-}
-
-// contextEnded reports whether the request's context has ended, and whether its deadline did that.
-// http.Client.Timeout sets a deadline, and closes Request.Cancel when it passes. Either may end the
-// context first.
-func (x *exchange) contextEnded() (ended, late bool) {
-	if x.ctx.Err() == nil {
-		return false, false
-	}
-	at, ok := x.ctx.Deadline()
-	return true, ok && !time.Now().Before(at)
 }
 
 // timedOut has no more requests use an HTTP/2 connection on which nothing was answered since this

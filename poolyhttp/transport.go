@@ -213,6 +213,8 @@ func (t *Transport) check(req *http.Request) error {
 		return errors.New("poolyhttp: nil Request.URL")
 	case req.Header == nil:
 		return errors.New("poolyhttp: nil Request.Header")
+	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
+		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
 	case !t.owns(req.URL):
 		return fmt.Errorf("%w %s: %q; see Options.Hosts and Options.Fallback",
 			ErrForeignHost, t.service.Name(), req.URL.Host)
@@ -221,6 +223,10 @@ func (t *Transport) check(req *http.Request) error {
 			ErrScheme, t.service.Name(), t.driver.scheme, req.URL.Scheme)
 	}
 	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // owns reports whether a URL belongs to the service.
@@ -260,6 +266,10 @@ func contextOf(req *http.Request) (ctx context.Context, done func()) {
 	go func() {
 		select {
 		case <-req.Cancel: //nolint:staticcheck // see above
+			// http.Client.Timeout sets a deadline, and closes Cancel when it passes.
+			if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+				<-ctx.Done()
+			}
 			cancel(errCancelled)
 		case <-ctx.Done():
 		}
