@@ -1,5 +1,7 @@
 package poolyhttp_test
 
+//lint:file-ignore SA1019 Request.Cancel is deprecated, but in use.
+
 import (
 	"bufio"
 	"context"
@@ -211,7 +213,7 @@ func TestTimedOutAndCancelledRequestsAreSentOnce(t *testing.T) {
 				req, err := http.NewRequest("GET", tt.scheme+"://web/cancel", nil)
 				require.NoError(t, err)
 				cancel := make(chan struct{})
-				req.Cancel = cancel //nolint:staticcheck // deprecated, but in use
+				req.Cancel = cancel
 				time.AfterFunc(5*time.Millisecond, func() { close(cancel) })
 				_, err = client.Transport.RoundTrip(req)
 				require.ErrorContains(t, err, "net/http: request canceled")

@@ -2,6 +2,8 @@ package poolyhttp_test
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -368,4 +370,20 @@ func TestACrowdIsServedAtOnceAsByHTTPTransport(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+func TestACompressedAnswerKeepsItsConnection(t *testing.T) {
+	address := webServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = z.Write(bytes.Repeat([]byte("compressed"), 10_000))
+		_ = z.Close()
+	})
+	client, s := webService(t, http1(), pooly.ServiceConfig{}, address)
+	for range 5 {
+		_, body, err := fetch(client, "GET", "http://web/", nil)
+		require.NoError(t, err)
+		require.Len(t, body, 100_000)
+	}
+	require.EqualValues(t, 1, s.Stats().Dials)
 }

@@ -78,11 +78,6 @@ func get(t *testing.T, s *pooly.Service) *pooly.Conn {
 	return c
 }
 
-func release(t *testing.T, c *pooly.Conn) {
-	t.Helper()
-	require.NoError(t, c.Release(nil, pooly.HostUp))
-}
-
 // hostStats returns one host's figures.
 func hostStats(t *testing.T, s *pooly.Service, address string) pooly.HostStats {
 	t.Helper()
