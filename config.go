@@ -240,7 +240,7 @@ type PoolConfig struct {
 	WaitTimeout time.Duration
 
 	// MaxConns is the most connections that a host may have at any time, whether leased, idle,
-	// being dialled or being closed. Default 30.
+	// being dialled or being closed. Default 30, or what the driver says (see Driver).
 	//
 	// While requests time out, pooly finds a lower limit of leases for the host by itself, so that
 	// callers queue here and not in the server. It rises again as requests succeed, and is lifted
@@ -297,7 +297,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 		c.Driver = NewNetDriver("tcp")
 	}
 	setDefault(&c.DialTimeout, DefaultDialTimeout)
-	setDefault(&c.MaxConns, DefaultMaxConns)
+	setDefault(&c.MaxConns, defaultMaxConns(c.Driver))
 	c.MaxConns = min(c.MaxConns, mostConns)
 	setDefault(&c.ConnRetries, DefaultConnRetries)
 	setDefault(&c.RetryDelay, DefaultRetryDelay)

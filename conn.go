@@ -161,6 +161,7 @@ type outcome struct {
 	failure bool  // it counts against the host's health
 	fatal   bool  // the connection must be closed
 	timeout bool  // it is a failure by a deadline
+	apart   bool  // its exchanges were rated and timed apart
 	cause   error // of a failure; nil if it is unknown
 }
 

@@ -17,7 +17,7 @@ var (
 type dial struct {
 	more    int           // how many connections to dial after this one, one after the other
 	probe   bool          // a background dial that finds out whether an ejected host is back
-	began   uint64        // the host's number of ejections when the dial began
+	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
 	beganAt time.Duration // by the pool's clock
 	ended   func()        // called without a lock when it has ended; nil: nobody wants to know
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
@@ -72,9 +72,13 @@ func (p *Pool) run(d *dial) {
 			p.dialFailed(d, err)
 		}
 	}()
+	ctx := p.ctx
+	if d.began > 0 { // the host is ejected
+		ctx = asProbe(ctx)
+	}
 	for try := 1; ; try++ {
 		var c *conn
-		if c, err = p.connect(p.ctx); err == nil {
+		if c, err = p.connect(ctx); err == nil {
 			p.dialed(d, c)
 			return
 		}

@@ -275,35 +275,3 @@ func (c *clientConn) fail(cause error) {
 		c.lease.rate(outcome{score: HostDown, rated: true, failure: true, cause: cause}, 0, c.lease.conn.pool.clock.now())
 	}
 }
-
-// rate rates one of several requests of a lease that goes on. elapsed is its latency; 0: unknown.
-func (c *Conn) rate(o outcome, elapsed, now time.Duration) {
-	p := c.conn.pool
-	h := hostOf(c)
-	if h == nil {
-		return
-	}
-	if !p.busy.Load() {
-		p.wake()
-	}
-	if after := h.rateRequest(c, o, elapsed, now); after != nil {
-		after()
-	}
-}
-
-func (h *host) rateRequest(l *Conn, o outcome, elapsed, now time.Duration) (after func()) {
-	h.mu.Lock()
-	defer h.unlock()
-	c := l.conn
-	if c.lease != l || c.cut {
-		return nil
-	}
-	h.rate(o.score)
-	if elapsed > 0 && h.timing.Load() {
-		h.timeLocked(c, elapsed, now)
-	}
-	h.tally.requests++
-	after = h.judge(c, o)
-	h.settleLocked()
-	return after
-}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 )
 
 // Do leases a connection, runs f with it and releases it. It is the shortest correct way to use a
@@ -69,7 +68,7 @@ func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 		}
 		used = append(used, &c.conn.pool.line)
 		var failure error
-		if c, failure = s.getOther(ctx, used); failure != nil {
+		if c, failure = s.leaseOther(ctx, used); failure != nil {
 			return fmt.Errorf("%w, after %w", failure, err)
 		}
 	}
@@ -161,23 +160,6 @@ func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	}
 }
 
-// retire ends a lease and closes its connection, whatever the outcome.
-func (p *Pool) retire(l *Conn, o outcome) error {
-	p.spend(l)
-	return p.put(l, o)
-}
-
-// spend makes a lease the last of its connection. It reports false if the lease has ended.
-func (p *Pool) spend(l *Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.conn.lease != l || l.conn.cut {
-		return false
-	}
-	l.conn.spent = true
-	return true
-}
-
 // socketOf returns the connection at the bottom of nc, whose Close does not wait for a TLS peer.
 func socketOf(nc net.Conn) net.Conn {
 	for {
@@ -191,14 +173,4 @@ func socketOf(nc net.Conn) net.Conn {
 		}
 		nc = inner
 	}
-}
-
-// getOther leases a connection to a host whose pool's line is not in used, while another can be
-// reached.
-func (s *Service) getOther(ctx context.Context, used []*line) (*Conn, error) {
-	c, err := s.acquire(ctx, true, nil, false, slices.Clone(used)) // waiters may read it later
-	if err == nil && s.timed(ctx) {
-		c.conn.start = s.clock.now()
-	}
-	return c, err
 }

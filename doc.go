@@ -18,8 +18,8 @@
 //
 // [Service.Do] is [Service.GetConn] and [Conn.Release] in one, on every path. If the function
 // returns a [Retry] error, Do runs it again on another host. Clients that keep connections
-// themselves, such as SQL and Redis clients, use [Service.DialContext]. HTTP has
-// [NewHTTPTransport].
+// themselves, such as SQL and Redis clients, use [Service.DialContext]. HTTP has the package
+// github.com/3XX0/pooly/poolyhttp. Other protocols can build on [Service.Lease] as it does.
 //
 // # Connections
 //

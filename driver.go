@@ -9,6 +9,9 @@ import "context"
 // All methods are called concurrently, for different connections, and never with a lock held. Each
 // gets the *Conn that Dial returned, not the lease that GetConn hands out. If a method panics, the
 // connection counts as broken, and the panic and its stack are logged.
+//
+// A driver may also have a method DefaultMaxConns() int. It returns what MaxConns is if the
+// configuration leaves it 0, for a protocol that the usual default does not suit.
 type Driver interface {
 	// Dial connects to address, and wraps the connection with NewConn. Each call returns a Conn of
 	// its own.
@@ -17,6 +20,8 @@ type Driver interface {
 	// service is closed. A caller that stops waiting does not end ctx, because the connection can
 	// serve another caller. The exception is DialContext, which dials with its caller's context.
 	// Its error is the cause that GetConn reports for the address.
+	//
+	// If connections share something, such as a socket, Dial must make that anew if IsProbe(ctx).
 	Dial(ctx context.Context, address string) (*Conn, error)
 
 	// Close closes the connection. It is called once for each connection that Dial returned. If it
@@ -35,4 +40,25 @@ type Driver interface {
 	// should report false. If a connection is kept while a reply is on its way, the next request
 	// gets that reply.
 	Temporary(err error) bool
+}
+
+// IsProbe reports whether a Dial with this context finds out if an ejected host is back. What the
+// host's older connections share proves nothing then.
+func IsProbe(ctx context.Context) bool {
+	return ctx.Value(probeKey{}) != nil
+}
+
+type probeKey struct{}
+
+// asProbe returns a context for which IsProbe reports true.
+func asProbe(ctx context.Context) context.Context {
+	return context.WithValue(ctx, probeKey{}, true)
+}
+
+// defaultMaxConns returns the MaxConns of a pool whose configuration leaves it 0.
+func defaultMaxConns(d Driver) int {
+	if d, ok := d.(interface{ DefaultMaxConns() int }); ok {
+		return max(1, d.DefaultMaxConns())
+	}
+	return DefaultMaxConns
 }

@@ -32,6 +32,9 @@ var (
 	// wait already, or a call of Do has too little time left. A later call may succeed.
 	ErrOverloaded = errors.New("pooly: overloaded")
 
+	// ErrRetriesSpent says that the service's budget of retries is spent, see LeaseOptions.Retry.
+	ErrRetriesSpent = errors.New("pooly: retry budget spent")
+
 	// ErrConnReleased says that the lease had been released before.
 	ErrConnReleased = errors.New("pooly: connection already released")
 )

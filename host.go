@@ -44,11 +44,11 @@ func (h *host) leaseEnded(c *conn, o outcome, now time.Duration) (after func()) 
 	if o.rated {
 		h.rate(o.score)
 	}
-	if c.start != 0 && !c.outside && h.timing.Load() {
+	if c.start != 0 && !c.outside && !o.apart && h.timing.Load() {
 		h.timeLocked(c, now-c.start, now)
 	}
-	if c.outside && !o.rated {
-		h.tally.requests-- // its requests have been counted
+	if (c.outside || o.apart) && !o.rated {
+		h.tally.requests-- // its exchanges have been counted
 	}
 	return h.judge(c, o)
 }

@@ -47,7 +47,7 @@ const (
 // tally counts a host's leases for outliers. It is guarded by Pool.mu.
 type tally struct {
 	bad        uint64 // failures, in total
-	requests   uint64 // rated by DialContext's leases, less the leases that only closed; may wrap
+	requests   uint64 // rated during leases, less the leases that only ended; may wrap
 	prev, base counted
 }
 
@@ -165,8 +165,8 @@ func (t *tally) since(h *host) totals {
 	return totals{float64(h.endedLocked() - t.prev.ended), float64(t.bad - t.prev.bad)}
 }
 
-// endedLocked returns how many leases have ended. Each request that DialContext rates counts as a
-// lease. Otherwise only connections that failed would count, since the others stay open.
+// endedLocked returns how many leases have ended. Each exchange that is rated during a lease counts
+// as a lease. Otherwise only connections that failed would count, since the others stay open.
 func (h *host) endedLocked() uint64 {
 	return h.gets - uint64(h.inUseLocked()) + h.tally.requests
 }

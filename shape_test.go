@@ -30,7 +30,7 @@ type layer struct {
 var layers = []layer{
 	{"words: what a connection, a driver and a configuration are, and plain mechanisms", []string{
 		"doc.go", "clock.go", "lock.go", "lock_yield.go", "signal.go", "errors.go", "stats.go", "config.go", "score.go",
-		"conn.go", "driver.go", "netdriver.go", "httpdriver.go",
+		"conn.go", "driver.go", "netdriver.go",
 		"liveness.go", "timeoutconn.go",
 		"idle.go", "limiter.go", "loadcurve.go", "budget.go", "tasks.go", "hostmetrics.go",
 	}},
@@ -49,7 +49,8 @@ var layers = []layer{
 		"snapshot.go", "refresh.go", "hosts.go", "subset.go", "rounds.go", "acquire.go",
 		"diagnose.go", "metrics.go", "insight.go", "resolver.go", "service.go",
 	}},
-	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go", "httptransport.go"}},
+	{"what protocols build on", []string{"lease.go"}},
+	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go"}},
 }
 
 // upwards are the uses that go upwards all the same.
@@ -138,6 +139,14 @@ func TestInternalPackagesImportNothingOfPooly(t *testing.T) {
 			t.Error(line)
 		}
 	}
+}
+
+// Programs that speak no HTTP should not link it.
+func TestProgramsThatUsePoolyDoNotLinkHTTP(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	require.NoError(t, err)
+	require.NotContains(t, strings.Fields(string(out)), "net/http")
+	require.Contains(t, strings.Fields(string(out)), "crypto/tls", "the list is that of all dependencies")
 }
 
 func TestGetConnReachesLittle(t *testing.T) {

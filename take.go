@@ -185,7 +185,9 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	var now, lasted time.Duration
 	if c.start != 0 || p.ages {
 		now = p.clock.now()
-		lasted = now - c.start
+	}
+	if c.start != 0 {
+		lasted = max(1, now-c.start)
 	}
 	sampled := c.sampled
 	p.judgeTimeLocked(c, &o, lasted, now)
@@ -220,8 +222,9 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	return nil
 }
 
-// judgeTimeLocked has the limiter learn from a lease. If a deadline left the host less time than
-// its leases usually take, that says nothing about the host: o is then neither rated nor a failure.
+// judgeTimeLocked has the limiter learn from a lease, or from one exchange of it. lasted is 0 if it
+// was not timed. If a deadline left the host less time than its leases usually take, that says
+// nothing about the host: o is then neither rated nor a failure.
 func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 	if c.outside {
 		return
@@ -229,13 +232,13 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 	was := p.limiter.limit
 	switch {
 	case o.timeout:
-		if c.start != 0 && p.limiter.hurried(lasted, now) {
+		if lasted > 0 && p.limiter.hurried(lasted, now) {
 			o.rated, o.failure = false, false
 			break
 		}
 		p.limiter.cut(p.load.Load()-p.outside, p.clock.now())
 	case o.well():
-		if c.start != 0 {
+		if lasted > 0 {
 			p.limiter.observe(lasted, now)
 		}
 		p.limiter.grow(p.load.Load()-p.outside, p.config.MaxConns, p.clock)

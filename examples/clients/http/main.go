@@ -20,6 +20,7 @@ import (
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/standin"
+	"github.com/3XX0/pooly/poolyhttp"
 )
 
 func main() {
@@ -31,16 +32,16 @@ func main() {
 
 func newService(addresses ...string) *pooly.Service {
 	s := pooly.NewService("web", &pooly.ServiceConfig{
-		PoolConfig:     pooly.PoolConfig{Driver: pooly.NewHTTPDriver("http", nil)},
+		PoolConfig:     pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
 		BanditStrategy: pooly.NewHotCold(5, 0.84),
 	})
 	s.SetHosts(addresses...)
 	return s
 }
 
-// newClient returns a client like any other. The host of its URLs is what the servers see.
+// newClient returns a client like any other. Its URLs name the service, and the servers see that as Host.
 func newClient(s *pooly.Service) *http.Client {
-	return &http.Client{Transport: pooly.NewHTTPTransport(s), Timeout: 5 * time.Second}
+	return &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: 5 * time.Second}
 }
 
 func get(client *http.Client, url string) (string, error) {
@@ -64,7 +65,7 @@ func run(w io.Writer, addresses ...string) error {
 	client := newClient(s)
 
 	err := demo.Load(5000, servers.StopOne, func() error {
-		_, err := get(client, "http://web.internal/")
+		_, err := get(client, "http://web/")
 		return err
 	})
 	demo.Report(w, s)

@@ -1,0 +1,255 @@
+package pooly_test
+
+import (
+	"context"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/require"
+)
+
+// Tests of what protocols build on: Lease, Rate, End and CloseOnRelease.
+
+func leaseWith(t *testing.T, s *pooly.Service, options pooly.LeaseOptions) *pooly.Conn {
+	t.Helper()
+	c, err := s.Lease(t.Context(), options)
+	require.NoError(t, err)
+	return c
+}
+
+func TestRateCountsEachExchangeOfALeaseOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		require.NoError(t, c.Rate(pooly.Outcome{Score: 1}))
+		require.NoError(t, c.Rate(pooly.Outcome{Score: 0.4}))
+		require.Equal(t, 1, s.Stats().InUse, "the lease goes on")
+		require.NoError(t, c.End())
+		score, trials := mean(t, s, "a")
+		require.InDelta(t, 0.7, score, 1e-9)
+		require.InDelta(t, 2, trials, 1e-9)
+		require.Equal(t, 1, s.Stats().Idle)
+		require.ErrorIs(t, c.Rate(pooly.Outcome{Score: 1}), pooly.ErrConnReleased)
+		require.ErrorIs(t, c.End(), pooly.ErrConnReleased)
+		require.ErrorIs(t, c.CloseOnRelease(), pooly.ErrConnReleased)
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestRateRefusesWhatIsNoScoreOrNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		for _, score := range []float64{-0.1, 1.1, math.NaN()} {
+			require.ErrorIs(t, c.Rate(pooly.Outcome{Score: score}), pooly.ErrInvalidArg)
+		}
+		require.NoError(t, c.End())
+		_, trials := mean(t, s, "a")
+		require.Zero(t, trials)
+		for _, none := range []*pooly.Conn{new(pooly.Conn), pooly.NewConn(1)} {
+			require.ErrorIs(t, none.Rate(pooly.Outcome{}), pooly.ErrInvalidArg)
+			require.ErrorIs(t, none.End(), pooly.ErrInvalidArg)
+			require.ErrorIs(t, none.CloseOnRelease(), pooly.ErrInvalidArg)
+		}
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestFailedExchangesEjectTheHostAndLeaveTheConnectionOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"a"}, ConsecutiveFailures: 3}, "a", "b")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		for range 2 {
+			require.NoError(t, c.Rate(pooly.Outcome{Score: pooly.HostDown, Err: errTemporary}))
+		}
+		require.NoError(t, c.Rate(pooly.Outcome{Score: pooly.HostDown, Err: context.Canceled}))
+		require.False(t, hostStats(t, s, "a").Ejected, "a cancelled exchange is the caller's own wish")
+		require.NoError(t, c.Rate(pooly.Outcome{Score: pooly.HostUp}))
+		for range 3 {
+			require.False(t, hostStats(t, s, "a").Ejected, "an exchange that ends well starts the count anew")
+			require.NoError(t, c.Rate(pooly.Outcome{Score: pooly.HostDown, Err: errTemporary}))
+		}
+		require.True(t, hostStats(t, s, "a").Ejected)
+		require.ErrorIs(t, hostStats(t, s, "a").Cause, errTemporary)
+		require.Zero(t, d.host("a").closed)
+		require.NoError(t, c.End())
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestExchangesThatTimeOutForLackOfTimeBlameNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		require.NoError(t, c.Rate(pooly.Outcome{Score: 1, Elapsed: 100 * time.Millisecond}))
+		late := pooly.Outcome{Err: context.DeadlineExceeded, Elapsed: 10 * time.Millisecond}
+		require.NoError(t, c.Rate(late))
+		_, trials := mean(t, s, "a")
+		require.InDelta(t, 1, trials, 1e-9)
+		late.Elapsed = 200 * time.Millisecond
+		require.NoError(t, c.Rate(late))
+		time.Sleep(pooly.DefaultMemoizeScoreDuration)
+		_, trials = mean(t, s, "a")
+		require.InDelta(t, 2, trials, 1e-9)
+		require.Equal(t, 1, hostStats(t, s, "a").Limit, "the limit below MaxConns learns from exchanges")
+		require.NoError(t, c.End())
+		require.NoError(t, s.Close())
+	})
+}
+
+// A lease may go on long after its last exchange, as one does whose body is read slowly.
+func TestStrategiesSeeTheTimeOfExchangesAndNotOfTheirLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: pooly.NewPeakEWMA(5)}, "a")
+		require.NoError(t, leaseWith(t, s, pooly.LeaseOptions{}).End(), "it begins the timing")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		time.Sleep(20 * time.Millisecond)
+		require.NoError(t, c.Rate(pooly.Outcome{Score: 1, Elapsed: 20 * time.Millisecond}))
+		time.Sleep(time.Hour)
+		require.NoError(t, c.End())
+		require.LessOrEqual(t, hostStats(t, s, "a").Latency, 20*time.Millisecond)
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestCloseOnReleaseClosesTheConnectionWhateverTheOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		for _, end := range []func(*pooly.Conn) error{
+			func(c *pooly.Conn) error { return c.End() },
+			func(c *pooly.Conn) error { return c.Release(nil, pooly.HostUp) },
+			func(c *pooly.Conn) error { return c.Release(errTemporary, pooly.HostUp) },
+		} {
+			c := leaseWith(t, s, pooly.LeaseOptions{})
+			require.NoError(t, c.CloseOnRelease())
+			require.False(t, fakeOf(c).isClosed())
+			require.NoError(t, end(c))
+			require.True(t, fakeOf(c).isClosed())
+		}
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestLeaseAvoidsHostsWhileAnotherCanBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"a"}}, "a", "b")
+		c := leaseWith(t, s, pooly.LeaseOptions{Avoid: []string{"a", "unknown"}})
+		require.Equal(t, "b", c.Address())
+		d.refuse("b")
+		require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		began := time.Now()
+		c = leaseWith(t, s, pooly.LeaseOptions{Avoid: []string{"a"}})
+		require.Equal(t, pooly.DefaultFallbackDelay, time.Since(began))
+		require.NoError(t, c.End())
+		require.True(t, hostStats(t, s, "b").Ejected)
+		began = time.Now()
+		c = leaseWith(t, s, pooly.LeaseOptions{Avoid: []string{"a"}})
+		require.Equal(t, 10*time.Millisecond, time.Since(began), "RetryDelay")
+		require.NoError(t, c.End())
+		began = time.Now()
+		c = leaseWith(t, s, pooly.LeaseOptions{Avoid: []string{"a", "b", "a"}})
+		require.Zero(t, time.Since(began), "there is no other host")
+		require.NoError(t, c.End())
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestLeaseOfARetryIsChargedToTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		retries := func() (n int) {
+			for ; ; n++ {
+				c, err := s.Lease(t.Context(), pooly.LeaseOptions{Retry: true})
+				if err != nil {
+					require.ErrorIs(t, err, pooly.ErrRetriesSpent)
+					return n
+				}
+				require.NoError(t, c.End())
+			}
+		}
+		require.Equal(t, 10, retries())
+		for range 100 {
+			require.NoError(t, leaseWith(t, s, pooly.LeaseOptions{}).End())
+		}
+		require.Equal(t, 20, retries(), "a fifth of the others")
+		require.EqualValues(t, 30, s.Stats().Retries)
+		require.EqualValues(t, 2, s.Stats().RetriesRefused)
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestCloseIdleClosesWhatIsIdleAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a")
+		leased, idle := leaseWith(t, s, pooly.LeaseOptions{}), leaseWith(t, s, pooly.LeaseOptions{})
+		require.NoError(t, idle.End())
+		s.CloseIdle()
+		synctest.Wait()
+		require.Equal(t, 1, d.host("a").closed)
+		require.False(t, fakeOf(leased).isClosed())
+		require.NoError(t, leased.End())
+		require.Equal(t, 1, s.Stats().Idle)
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestHasKnowsHostsThatAreRegistered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{MaxHosts: 1}, "a", "b")
+		require.True(t, s.Has("a"))
+		require.True(t, s.Has("b"), "although only one of them is in use")
+		require.False(t, s.Has("c"))
+		s.Remove("a")
+		require.False(t, s.Has("a"))
+		require.Same(t, d, s.Driver())
+		require.NoError(t, s.Close())
+	})
+}
+
+// probed notes which dials are probes.
+type probed struct {
+	*fakeDriver
+	probes chan bool
+}
+
+func (d probed) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
+	d.probes <- pooly.IsProbe(ctx)
+	return d.fakeDriver.Dial(ctx, address)
+}
+
+func TestDriversLearnThatADialIsAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := probed{newFakeDriver(), make(chan bool, 9)}
+		s := pooly.NewService("t", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1})
+		s.Add("a")
+		d.refuse("a")
+		_, err := s.GetConn()
+		require.Error(t, err)
+		require.False(t, <-d.probes)
+		d.accept("a")
+		time.Sleep(time.Second)
+		require.True(t, <-d.probes)
+		require.NoError(t, s.Close())
+	})
+}
+
+type roomy struct{ *fakeDriver }
+
+func (roomy) DefaultMaxConns() int { return 500 }
+
+func TestADriverHasAMaxConnsOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct{ configured, want int }{{0, 500}, {7, 7}} {
+			s := pooly.NewService("t", &pooly.ServiceConfig{
+				PoolConfig:    pooly.PoolConfig{Driver: roomy{newFakeDriver()}, MaxConns: tt.configured},
+				PrespawnConns: -1,
+			})
+			s.Add("a")
+			require.Equal(t, tt.want, hostStats(t, s, "a").MaxConns)
+			require.NoError(t, s.Close())
+		}
+	})
+}

@@ -1,0 +1,217 @@
+package pooly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// What protocols build on. Package poolyhttp is an example: it sees many requests in one lease, and
+// knows better than an error tells what each says about the host and the connection.
+
+// LeaseOptions are the options of Service.Lease.
+type LeaseOptions struct {
+	// Avoid has addresses of hosts that have failed the request. The lease is of another host while
+	// another can be reached. If no other host is up, it is of any host after RetryDelay. If no
+	// other host has room, it is of any host after FallbackDelay. If there is no other host, it is
+	// of any host at once.
+	Avoid []string
+
+	// Retry says that the request was sent before. Retries have a budget: a fifth of the other
+	// calls of Lease and Do, and ten more a second. When it is spent, Lease returns
+	// ErrRetriesSpent.
+	Retry bool
+}
+
+// Lease is GetConnContext for those who build on pooly. ctx bounds both the wait and the use of the
+// connection, as in Do: a call that has waited gets no connection if too little time is left, and
+// fails with ErrOverloaded instead.
+//
+// Unlike Do, Lease does not watch ctx while the connection is used. Release or End ends the lease.
+func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error) {
+	if !options.Retry {
+		s.retries.request()
+	} else if !s.retries.retry(s.clock.now()) {
+		return nil, named("service", s.name, ErrRetriesSpent)
+	}
+	var avoid []*line
+	if len(options.Avoid) > 0 {
+		avoid = s.linesOf(options.Avoid)
+	}
+	if len(avoid) == 0 || len(avoid) == int(s.size.Load()) {
+		return s.lease(ctx, true)
+	}
+	return s.leaseOther(ctx, avoid)
+}
+
+// leaseOther leases a connection of a host whose pool's line is not in avoid, while another can be
+// reached.
+func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) {
+	c, err := s.acquire(ctx, true, nil, false, slices.Clone(avoid)) // waiters may read it later
+	if err == nil && s.timed(ctx) {
+		c.conn.start = s.clock.now()
+	}
+	return c, err
+}
+
+// linesOf returns the lines of the hosts in use among addresses.
+func (s *Service) linesOf(addresses []string) (lines []*line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, a := range addresses {
+		if h := s.hosts[a]; h != nil && !slices.Contains(addresses[:i], a) {
+			lines = append(lines, &h.line)
+		}
+	}
+	return lines
+}
+
+// Has reports whether an address is registered.
+func (s *Service) Has(address string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.registeredLocked(address)
+}
+
+// Driver returns the driver of the service's configuration.
+func (s *Service) Driver() Driver {
+	return s.config.Driver
+}
+
+// CloseIdle closes the connections that are idle now, in the background. Leased ones are not
+// touched.
+func (s *Service) CloseIdle() {
+	for _, h := range s.all() {
+		h.mu.Lock()
+		idle := h.idle.drain()
+		h.settleLocked()
+		h.unlock()
+		go h.destroyAll(idle)
+	}
+}
+
+// Outcome is what one exchange over a leased connection tells about the host, see Conn.Rate.
+type Outcome struct {
+	// Score rates the host, in [0, 1].
+	Score float64
+
+	// Err is why the host failed. It counts against the host's health, see ConsecutiveFailures, and
+	// leaves the connection open. nil, or an error that wraps context.Canceled: the host did not
+	// fail.
+	//
+	// A timeout does not count, and the host is not rated, if Elapsed is less than its exchanges
+	// usually take and the host has served somebody in the last two seconds.
+	Err error
+
+	// Elapsed is how long the exchange took. Strategies that go by latency use it, and so does the
+	// limit below MaxConns. 0: unknown.
+	Elapsed time.Duration
+}
+
+// Rate rates the host by one exchange of a lease that goes on. Each exchange counts as much as a
+// lease that Release ends, and strategies see its Elapsed. End the lease with End then: Release
+// would rate and time the lease once more, as a whole.
+//
+// A Pool used alone keeps no score, so Rate does nothing there. Rate may be called concurrently,
+// also with Release and End. It returns ErrConnReleased if the lease has ended, and ErrInvalidArg
+// if the score is not in [0, 1]. Nothing is rated then.
+func (c *Conn) Rate(o Outcome) error {
+	switch {
+	case c.conn == nil || c.conn.pool == nil:
+		return fmt.Errorf("%w: Rate of a Conn that came from no pool", ErrInvalidArg)
+	case !(o.Score >= HostDown && o.Score <= HostUp): // so that NaN fails too
+		return fmt.Errorf("%w: score %v is outside [0, 1]", ErrInvalidArg, o.Score)
+	}
+	failure := o.Err != nil && !errors.Is(o.Err, context.Canceled)
+	ok := c.rate(outcome{
+		score:   o.Score,
+		rated:   true,
+		failure: failure,
+		timeout: failure && isTimeout(o.Err),
+		cause:   o.Err,
+	}, max(0, o.Elapsed), c.conn.pool.clock.now())
+	if !ok {
+		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(c.Address()))
+	}
+	return nil
+}
+
+// End ends the lease and gives the connection back, without rating the host. Use it after Rate, or
+// if the lease tells nothing about the host. Its errors are those of Release.
+func (c *Conn) End() error {
+	if c.conn == nil || c.conn.pool == nil {
+		return fmt.Errorf("%w: End of a Conn that came from no pool", ErrInvalidArg)
+	}
+	return c.conn.pool.put(c, outcome{apart: true})
+}
+
+// CloseOnRelease makes this lease the last of its connection: Release or End closes the connection,
+// whatever the outcome. It returns ErrConnReleased if the lease has ended.
+func (c *Conn) CloseOnRelease() error {
+	if c.conn == nil || c.conn.pool == nil {
+		return fmt.Errorf("%w: CloseOnRelease of a Conn that came from no pool", ErrInvalidArg)
+	}
+	if !c.conn.pool.spend(c) {
+		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(c.Address()))
+	}
+	return nil
+}
+
+// spend makes a lease the last of its connection. It reports false if the lease has ended.
+func (p *Pool) spend(l *Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.conn.lease != l || l.conn.cut {
+		return false
+	}
+	l.conn.spent = true
+	return true
+}
+
+// retire ends a lease and closes its connection, whatever the outcome.
+func (p *Pool) retire(l *Conn, o outcome) error {
+	p.spend(l)
+	return p.put(l, o)
+}
+
+// rate rates one exchange of a lease that goes on. elapsed is its latency; 0: unknown. It reports
+// false if the lease has ended.
+func (c *Conn) rate(o outcome, elapsed, now time.Duration) bool {
+	p := c.conn.pool
+	h := hostOf(c)
+	if h == nil {
+		return true
+	}
+	if !p.busy.Load() {
+		p.wake()
+	}
+	after, ok := h.rateExchange(c, o, elapsed, now)
+	if after != nil {
+		after()
+	}
+	return ok
+}
+
+func (h *host) rateExchange(
+	l *Conn, o outcome, elapsed, now time.Duration,
+) (after func(), ok bool) {
+	h.mu.Lock()
+	defer h.unlock()
+	c := l.conn
+	if c.lease != l || c.cut {
+		return nil, false
+	}
+	h.judgeTimeLocked(c, &o, elapsed, now)
+	if o.rated {
+		h.rate(o.score)
+		h.tally.requests++
+	}
+	if elapsed > 0 && h.timing.Load() {
+		h.timeLocked(c, elapsed, now)
+	}
+	after = h.judge(c, o)
+	h.settleLocked()
+	return after, true
+}

@@ -1,0 +1,305 @@
+package poolyhttp
+
+//lint:file-ignore SA1019 http.Client.Timeout uses the deprecated Request.Cancel.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/3XX0/pooly"
+)
+
+// Transport is an http.RoundTripper that has a service choose the host of each request. Keep-alive
+// connections wait in the service's pools, and the picked host gets the request on one of them. It
+// may be used concurrently.
+//
+// # Which requests
+//
+// The URL's host must be the service's name, one of its hosts, or one of Options.Hosts, with the
+// scheme's port if it has none. It chooses nothing: the strategy does. The server sees it as Host,
+// unless Request.Host is set. Requests for other hosts, as after a redirect, go to
+// Options.Fallback, or fail with ErrForeignHost. The URL's scheme must be the driver's. Otherwise
+// the request fails with ErrScheme. In both cases no byte is sent.
+//
+// # Ratings
+//
+// A host is rated once per request: when the answer's body ends, or a second after its header if
+// the body streams for longer. The connection goes back when the body is read to its end or closed,
+// or when the request's context ends. A body closed before its end costs an HTTP/1 connection, as
+// with http.Transport.
+//
+// These count against the host's health, and eject it if it is worse than the others (see
+// pooly.ServiceConfig.ConsecutiveFailures):
+//   - an error of the connection or of the protocol;
+//   - a timeout, unless the host had less time than it usually takes;
+//   - an answer that Options.Score rates pooly.HostDown, such as a server error (5xx);
+//   - a body that breaks off.
+//
+// These do not: requests that the client cancels, that are malformed or whose body cannot be read,
+// and what a server does when it closes connections in good order.
+//
+// # Sending again
+//
+// A request is sent again, to another host if there is one, when net/http would do so:
+//   - The server has certainly not looked at it: nothing was written, or HTTP/2's GOAWAY or
+//     REFUSED_STREAM says so. The body must be empty, or GetBody must return it again.
+//   - The connection breaks before the answer begins, and the request is replayable: its method is
+//     GET, HEAD, OPTIONS or TRACE, or it has an Idempotency-Key or X-Idempotency-Key header. The
+//     body must be as above. If the connection was new, this happens once at most.
+//
+// A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
+// charged, except for the first time if the server has not looked at the request. Requests that
+// time out or are cancelled are not sent again, and neither are answered ones, whatever the status.
+type Transport struct {
+	service  *pooly.Service
+	driver   *Driver
+	score    func(Exchange) float64
+	hosts    map[string]bool // that belong to the service: as given, and with ports
+	fallback http.RoundTripper
+}
+
+// Options are the options of NewTransport. The zero value of each field stands for its default.
+type Options struct {
+	// Score rates a host by an answer or its absence. The result is brought into [0, 1]. An answer
+	// that it rates pooly.HostDown counts against the host's health. Some requests say nothing
+	// about the host, and Score is not asked, see Transport. Default: Score(0).
+	Score func(Exchange) float64
+
+	// Hosts are more hosts whose URLs belong to the service, such as "api.example.com" or
+	// "api.example.com:8080".
+	Hosts []string
+
+	// Fallback gets the requests for hosts that do not belong to the service, for example
+	// http.DefaultTransport. Default: they fail.
+	Fallback http.RoundTripper
+}
+
+// Errors of a request of which nothing was sent.
+var (
+	// ErrForeignHost says that the URL's host does not belong to the service.
+	ErrForeignHost = errors.New("poolyhttp: host does not belong to the service")
+
+	// ErrScheme says that the URL's scheme is not the driver's.
+	ErrScheme = errors.New("poolyhttp: scheme is not the driver's")
+)
+
+// NewTransport returns a transport for a service whose driver is of NewDriver, or embeds such a
+// driver. It panics otherwise. nil options mean every default. Closing the service closes the
+// connections.
+func NewTransport(service *pooly.Service, options *Options) *Transport {
+	d, ok := service.Driver().(interface{ base() *Driver })
+	if !ok {
+		panic(fmt.Errorf("%w: NewTransport: service %s has a %T, not a driver of NewDriver",
+			pooly.ErrInvalidArg, service.Name(), service.Driver()))
+	}
+	if options == nil {
+		options = &Options{}
+	}
+	t := &Transport{
+		service:  service,
+		driver:   d.base(),
+		score:    options.Score,
+		hosts:    make(map[string]bool),
+		fallback: options.Fallback,
+	}
+	if t.score == nil {
+		t.score = Score(0)
+	}
+	for _, h := range append([]string{service.Name()}, options.Hosts...) {
+		t.hosts[h] = true
+		t.hosts[t.withPort(&url.URL{Host: h})] = true
+	}
+	return t
+}
+
+func (d *Driver) base() *Driver { return d }
+
+// CloseIdleConnections closes the service's idle connections, and those of Options.Fallback.
+// http.Client.CloseIdleConnections calls it.
+func (t *Transport) CloseIdleConnections() {
+	t.service.CloseIdle()
+	if f, ok := t.fallback.(interface{ CloseIdleConnections() }); ok {
+		f.CloseIdleConnections()
+	}
+}
+
+// mostSends is how often a request is sent at most.
+const mostSends = 4
+
+// RoundTrip implements http.RoundTripper. If no host can be reached, its error is a
+// *pooly.GetConnError.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.check(req); err != nil {
+		if errors.Is(err, ErrForeignHost) && t.fallback != nil {
+			return t.fallback.RoundTrip(req)
+		}
+		closeBody(req)
+		return nil, err
+	}
+	ctx, done := contextOf(req)
+	resp, err := t.sendUntilAnswered(ctx, done, req)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	resp.Request = req
+	return resp, nil
+}
+
+// sendUntilAnswered sends a request until it is answered or must not be sent again. done is called
+// when the answer has ended.
+func (t *Transport) sendUntilAnswered(
+	ctx context.Context, done func(), req *http.Request,
+) (*http.Response, error) {
+	var options pooly.LeaseOptions
+	var cause error // why it was not answered before
+	broke := false
+	for sends := 1; ; sends++ {
+		lease, err := t.lease(ctx, req, options)
+		if err != nil {
+			closeBody(req)
+			return nil, explain(err, cause)
+		}
+		resp, f, err := t.send(ctx, done, req, lease)
+		if err == nil {
+			return resp, nil
+		}
+		next, ok := req, false
+		if sends < mostSends && ctx.Err() == nil {
+			next, ok = again(req, f, broke)
+		}
+		if !ok {
+			if f == unsent {
+				closeBody(req)
+			}
+			return nil, err
+		}
+		req, cause, broke = next, err, broke || f == broken
+		options.Avoid = append(options.Avoid, lease.Address())
+		options.Retry = sends > 1 || f == cutOff || f == broken
+	}
+}
+
+// lease leases a connection for a request, and tells its trace.
+func (t *Transport) lease(
+	ctx context.Context, req *http.Request, options pooly.LeaseOptions,
+) (*pooly.Conn, error) {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn(t.withPort(req.URL))
+	}
+	l, err := t.service.Lease(ctx, options)
+	if err == nil && trace != nil && trace.GotConn != nil {
+		trace.GotConn(infoOf(l))
+	}
+	return l, err
+}
+
+// infoOf tells a trace about a leased connection.
+func infoOf(l *pooly.Conn) (info httptrace.GotConnInfo) {
+	if c, ok := l.Interface().(*conn); ok {
+		info.Conn, info.Reused = c.socket, c.used.Load()
+		info.WasIdle = info.Reused && (!c.shared || c.InFlight() == 0)
+		if info.WasIdle {
+			info.IdleTime = c.driver.now() - time.Duration(c.idleAt.Load())
+		}
+	}
+	return info
+}
+
+// check returns why a request cannot be sent to the service, whatever its state.
+func (t *Transport) check(req *http.Request) error {
+	switch {
+	case req.URL == nil:
+		return errors.New("poolyhttp: nil Request.URL")
+	case req.Header == nil:
+		return errors.New("poolyhttp: nil Request.Header")
+	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
+		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
+	case !t.owns(req.URL):
+		return fmt.Errorf("%w %s: %q; see Options.Hosts and Options.Fallback",
+			ErrForeignHost, t.service.Name(), req.URL.Host)
+	case req.URL.Scheme != t.driver.scheme:
+		return fmt.Errorf("%w: service %s speaks %s, and the URL says %q",
+			ErrScheme, t.service.Name(), t.driver.scheme, req.URL.Scheme)
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// owns reports whether a URL belongs to the service.
+func (t *Transport) owns(u *url.URL) bool {
+	if u.Host == "" {
+		return false
+	}
+	if t.hosts[u.Host] || t.service.Has(u.Host) {
+		return true
+	}
+	host := t.withPort(u)
+	return t.hosts[host] || t.service.Has(host)
+}
+
+// withPort returns a URL's host in lower case and with a port.
+func (t *Transport) withPort(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "":
+	case t.driver.scheme == "https":
+		port = "443"
+	default:
+		port = "80"
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+var errCancelled = errors.New("net/http: request canceled") // as http.Transport says it
+
+// contextOf returns a request's context, which also ends with its Cancel channel. done frees what
+// that needs, and also ends the context then.
+func contextOf(req *http.Request) (ctx context.Context, done func()) {
+	if req.Cancel == nil {
+		return req.Context(), func() {}
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	go func() {
+		select {
+		case <-req.Cancel:
+			// http.Client.Timeout sets a deadline, and closes Cancel when it passes.
+			if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+				<-ctx.Done()
+			}
+			cancel(errCancelled)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// explain returns the error of a request that got no connection. cause is why it was not answered
+// before; nil: this was the first try.
+func explain(err, cause error) error {
+	switch {
+	case cause == nil:
+		return err
+	case errors.Is(err, pooly.ErrRetriesSpent):
+		return cause
+	}
+	return &againError{err, cause}
+}
+
+// againError says that a request could not be sent again.
+type againError struct{ err, cause error }
+
+func (e *againError) Error() string   { return fmt.Sprintf("%v, after %v", e.err, e.cause) }
+func (e *againError) Unwrap() []error { return []error{e.err, e.cause} }
+func (e *againError) Timeout() bool   { return isTimeout(e.err) }
