@@ -19,7 +19,7 @@ func (s *Service) acquire(
 	ctx context.Context, whole bool, first *host, full bool, avoid []*line,
 ) (*Conn, error) {
 	c := &call{group: s.group, ctx: ctx, whole: whole, avoid: avoid}
-	lease, err := c.run(func(w *waiter) (lease *Conn, ok bool) {
+	lease, err := c.run(func(w *waiter) (lease *Conn, waits bool, err error) {
 		picked := first
 		first = nil // if the call comes back, the strategy picks again
 		return s.choose(ctx, w, picked, full, avoid)
@@ -31,45 +31,32 @@ func (s *Service) acquire(
 	return lease, nil
 }
 
-// choose leases an idle connection of a host that the strategy picks, or has w wait for a dial. It
-// reports false if it can do neither.
+// choose leases an idle connection of a host that the strategy picks, or has w wait for a dial
+// there. It reports false if it can do neither.
 func (s *Service) choose(
 	ctx context.Context, w *waiter, first *host, full bool, avoid []*line,
-) (lease *Conn, ok bool) {
-	w.round = s.rounds.ignored(w.since)
+) (lease *Conn, waits bool, err error) {
 	v := s.current(ctx)
-	if v != nil && v.err != nil {
-		w.err = v.err
-		return nil, false
+	if v == nil {
+		return nil, false, nil
 	}
-	if v != nil {
-		asked := [1 + morePicks]*host{first}
-		for i := range min(len(asked), len(v.hosts)) {
-			if asked[i] == nil {
-				if asked[i], w.err = v.pick(s); w.err != nil {
-					return nil, false
-				}
-			}
-			h := asked[i]
-			if slices.Contains(asked[:i], h) || slices.Contains(avoid, &h.line) || full && h == first {
-				continue
-			}
-			if lease, ok := h.admit(w); ok {
-				return lease, true
+	if v.err != nil {
+		return nil, false, v.err
+	}
+	asked := [1 + morePicks]*host{first}
+	for i := range min(len(asked), len(v.hosts)) {
+		if asked[i] == nil {
+			if asked[i], err = v.pick(s); err != nil {
+				return nil, false, err
 			}
 		}
-	}
-	for range len(avoid) * skipMost { // without hosts to avoid, queue.match does this
-		l := s.queue.anyOffer(avoid)
-		if l == nil {
+		h := asked[i]
+		if slices.Contains(asked[:i], h) || slices.Contains(avoid, &h.line) || full && h == first {
+			continue
+		}
+		if lease, waits = h.admit(w); lease != nil || waits {
 			break
 		}
-		if lease, ok := l.server.admit(w); ok {
-			return lease, true
-		}
 	}
-	if s.size.Load() == 0 {
-		w.err = ErrNoHostAvailable
-	}
-	return nil, false
+	return lease, waits, nil
 }

@@ -27,7 +27,7 @@ func (p *Pool) shutLocked() (idle []*conn, first bool) {
 	p.closed = true
 	p.allowLocked()
 	p.cancel()
-	p.resumeLocked()
+	p.gate.resume()
 	if p.relaxing != nil {
 		p.relaxing.Stop()
 	}
@@ -73,7 +73,7 @@ func (p *Pool) destroy(c *conn) {
 	p.conns[len(p.conns)-1] = nil
 	p.conns = p.conns[:len(p.conns)-1]
 	p.open--
-	p.resumeLocked() // the server has one connection less
+	p.gate.resume() // the server has one connection less
 	drained := p.drainedLocked()
 	p.settleLocked()
 	p.unlock()

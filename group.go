@@ -16,7 +16,6 @@ type group struct {
 	log      *slog.Logger               // immutable
 	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
 	direct   atomic.Bool                // DialContext has been called: connections that nobody has leased are not kept
-	queued   func()                     // called when a call waits in the queue; nil for a Pool used alone
 	freed    signal                     // a place for a connection became free; see DialContext
 
 	size atomic.Int32 // hosts in use

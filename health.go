@@ -61,8 +61,8 @@ func (h *host) become(to status) {
 		s.up.Add(-1)
 	} else {
 		h.epoch++
-		h.ramp = 1
-		h.cause, h.byFeedback, h.failures, h.doubtedAt = nil, false, 0, 0
+		h.gate.most = 1
+		h.cause, h.byFeedback, h.failures, h.doubt.dialBegan = nil, false, 0, 0
 		h.suspectAt = 1
 		h.stopProbe()
 		s.up.Add(1)
@@ -75,7 +75,7 @@ func (h *host) become(to status) {
 // failed. The caller must call after without a lock.
 func (h *host) eject(cause error, byFeedback bool) (after func()) {
 	h.cause, h.byFeedback = cause, byFeedback
-	h.doubted = true
+	h.doubt.failed = true
 	h.become(ejected)
 	h.scheduleProbe(!isLocal(cause))
 	h.queue.displace(&h.line)
@@ -145,13 +145,13 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 	case h.status == ejected:
 		return nil
 	case !o.failure:
-		h.failures, h.setbacks, h.doubtedAt, h.doubted = 0, 0, 0, false
+		h.failures, h.setbacks, h.doubt = 0, 0, doubt{}
 		h.suspectAt = h.limitOfFailures()
 		h.become(healthy)
 		return nil
 	}
-	first := !h.doubted
-	h.doubted = true
+	first := !h.doubt.failed
+	h.doubt.failed = true
 	h.tally.bad++
 	h.failures++
 	limit := h.limitOfFailures()
@@ -168,7 +168,11 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 		idle = h.idle.drain() // the idle connections may be the cause
 	}
 	return func() {
-		h.cluster.outliers.compare(h, o.cause, suspect)
+		if !suspect {
+			h.cluster.outliers.refresh()
+			return
+		}
+		h.cluster.outliers.compare(h, o.cause)
 		go h.destroyAll(idle)
 	}
 }

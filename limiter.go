@@ -26,7 +26,6 @@ type limiter struct {
 	wellAt time.Duration // when a lease last ended well under the limit
 	usual  time.Duration // moving average of timed leases that ended well
 	endAt  time.Duration // when such a lease last ended
-	fast   shortest
 }
 
 const (
@@ -45,7 +44,6 @@ func (l *limiter) observe(lasted, now time.Duration) {
 	}
 	l.usual += (lasted - l.usual) / usualWeight
 	l.endAt = now
-	l.fast.observe(lasted, now)
 }
 
 // hurried reports whether a lease had less time than leases of the host usually take. It reports
@@ -102,53 +100,9 @@ func (l *limiter) relax(now time.Duration, most int) {
 }
 
 // allowed returns how many leases may be out, which is at most most.
-func (l *limiter) allowed(most int32) int32 {
+func (l *limiter) allowed(most int) int32 {
 	if l.limit == 0 {
-		return most
+		return int32(most)
 	}
-	return min(most, int32(l.limit))
-}
-
-// shortest returns the duration of the shortest lease of the last one to two seconds. It is 0 if
-// nothing is known.
-func (l *limiter) shortest(c clock) time.Duration {
-	if l.fast.began == 0 {
-		return 0
-	}
-	return l.fast.value(c.now())
-}
-
-// shortest is the duration of the shortest lease of the last one to two seconds that ended well. A
-// caller with less time left cannot use a connection. shortest forgets soon, because hosts may
-// become faster.
-type shortest struct {
-	began     time.Duration // of the current second
-	now, last time.Duration // the shortest of this second and of the one before; 0: none
-}
-
-const shortestWindow = time.Second
-
-func (s *shortest) observe(lasted, now time.Duration) {
-	s.turn(now)
-	if s.now == 0 || lasted < s.now {
-		s.now = max(1, lasted)
-	}
-}
-
-// value returns 0 if nothing is known.
-func (s *shortest) value(now time.Duration) time.Duration {
-	s.turn(now)
-	if s.now == 0 || s.last > 0 && s.last < s.now {
-		return s.last
-	}
-	return s.now
-}
-
-func (s *shortest) turn(now time.Duration) {
-	switch {
-	case s.began == 0 || now-s.began >= 2*shortestWindow:
-		s.began, s.now, s.last = now, 0, 0
-	case now-s.began >= shortestWindow:
-		s.began, s.now, s.last = s.began+shortestWindow, 0, s.now
-	}
+	return int32(min(most, int(l.limit)))
 }

@@ -19,7 +19,6 @@ type Pool struct {
 	load    atomic.Int32 // leases, waiters in line and claims; changed under mu or queue.mu
 	allowed int32        // upper bound of load; 0 while closed or ejected; see allowLocked
 	quiet   bool         // a lease that ends well only needs to become idle
-	offered bool         // the pool is among queue.offers
 	ages    bool         // immutable; connections expire
 	epoch   uint32       // counts restorations, so that older leases can be told apart
 	idle    idleStack    // most recently used on top, so that surplus connections age at the bottom
@@ -30,26 +29,21 @@ type Pool struct {
 	granted *waiter // granted a connection but not woken, linked by next; see unlock
 	line    line    // waiters that a dial is meant for; guarded by queue.mu too
 
-	doubted   bool          // a dial or lease failed since a lease last ended well
-	doubtedAt time.Duration // when the first dial began that failed since then; 0: none
-	barred    bool          // the host is ejected
-	closed    bool
-	limiter   limiter
-	relaxing  *time.Timer   // calls relax; nil before the first limit
-	outside   int32         // leases of DialContext, which the limit does not count
-	conns     []*conn       // all connections: idle, leased and being closed
-	open      int           // connections and dials in flight, at most MaxConns
-	dialing   int           // dials in flight
-	claimed   int           // dials for waiters of the queue; they count in load
-	stalled   int           // dials that have taken longer than FallbackDelay
-	racing    int           // of these, DialContext's, which serve no waiter
-	silent    bool          // a dial has stalled and none has ended since: start no more
-	paused    *time.Timer   // no dial starts until it fires; nil if dials may
-	pause     time.Duration // how long the last one was; 0 after a dial has connected
-	ramp      int           // how many dials may be in flight at once
-	proven    bool          // a dial has connected
-	counts    counts
-	drained   chan struct{} // made by shut; closed when open is 0
+	doubt    doubt
+	barred   bool // the host is ejected
+	closed   bool
+	limiter  limiter
+	relaxing *time.Timer // calls relax; nil before the first limit
+	outside  int32       // leases of DialContext, which the limit does not count
+	conns    []*conn     // all connections: idle, leased and being closed
+	open     int         // connections and dials in flight, at most MaxConns
+	dialing  int         // dials in flight
+	claimed  int         // dials for waiters of the queue; they count in load
+	stalled  int         // dials that have taken longer than FallbackDelay
+	racing   int         // of these, DialContext's, which serve no waiter
+	gate     gate
+	counts   counts
+	drained  chan struct{} // made by shut; closed when open is 0
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -80,14 +74,13 @@ func NewPool(address string, config *PoolConfig) *Pool {
 
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log}
-	g.queue = &queue{clock: g.clock, max: config.MaxWaiting}
+	g.queue = newQueue(g.clock, config.MaxWaiting)
 	return g
 }
 
 func (p *Pool) init(address string, g *group, o owner) {
 	p.address, p.group, p.owner = address, g, o
-	p.line.server, p.line.load = p, &p.load
-	p.ramp = 1
+	p.line.serve, p.line.total = p.serve, &p.load
 	p.ages = g.config.ConnIdleTimeout > 0 || g.config.MaxConnLifetime > 0
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
@@ -139,7 +132,10 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 
 func (p *Pool) wait(ctx context.Context) (*Conn, error) {
 	c := &call{group: p.group, ctx: ctx}
-	lease, err := c.run(p.admit)
+	lease, err := c.run(func(w *waiter) (*Conn, bool, error) {
+		lease, waits := p.admit(w)
+		return lease, waits, nil
+	})
 	if err == nil {
 		return lease, nil
 	}
@@ -148,9 +144,8 @@ func (p *Pool) wait(ctx context.Context) (*Conn, error) {
 	if cause := p.counts.cause; cause != nil {
 		failure.Attempts = []Attempt{{p.address, cause}}
 	}
-	failure.Usage = p.usageLocked()
+	failure.Usage = usageOf(p.statsLocked(), 1, 0, p.config.MaxConns, int(p.queue.length.Load()))
 	p.mu.Unlock()
-	failure.Usage.Waiting = int(p.queue.length.Load())
 	return nil, failure
 }
 
@@ -176,11 +171,17 @@ func (p *Pool) statsLocked() PoolStats {
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
 	if !p.closed {
-		stats.MaxConns = int(p.maxConns())
-		stats.Limit = int(p.limiter.allowed(p.maxConns()))
+		stats.MaxConns = p.config.MaxConns
+		stats.Limit = int(p.limiter.allowed(p.config.MaxConns))
 	}
-	if inUse > 0 {
-		stats.OldestLease = p.oldestLeaseLocked()
+	if inUse == 0 {
+		return stats
+	}
+	now := p.clock.now()
+	for _, c := range p.conns {
+		if c.lease != nil && c.since > 0 {
+			stats.OldestLease = max(stats.OldestLease, now-time.Duration(c.since))
+		}
 	}
 	return stats
 }
@@ -189,10 +190,6 @@ func (p *Pool) inUseLocked() int {
 	p.queue.mu.Lock() // otherwise a waiter that leaves the line might be counted
 	defer p.queue.mu.Unlock()
 	return int(p.load.Load()-p.line.length.Load()) - p.claimed
-}
-
-func (p *Pool) maxConns() int32 {
-	return int32(p.config.MaxConns)
 }
 
 // Close closes the pool. Callers that wait get ErrPoolClosed. Idle connections are closed at once,
@@ -212,30 +209,4 @@ func (p *Pool) Close() error {
 		return named("pool", quoteAddress(p.address), err)
 	}
 	return nil
-}
-
-// usageLocked returns how much the pool has, and how much of it is in use.
-func (p *Pool) usageLocked() Usage {
-	u := Usage{
-		Hosts:       1,
-		Leased:      p.inUseLocked(),
-		Dialing:     p.dialing,
-		MaxConns:    p.config.MaxConns,
-		OldestLease: p.oldestLeaseLocked(),
-	}
-	if p.barred {
-		u.Ejected = 1
-	}
-	return u
-}
-
-// oldestLeaseLocked returns how long the lease that is out longest has lasted, by the coarse clock.
-func (p *Pool) oldestLeaseLocked() (oldest time.Duration) {
-	now := p.clock.now()
-	for _, c := range p.conns {
-		if c.lease != nil && c.since > 0 {
-			oldest = max(oldest, now-time.Duration(c.since))
-		}
-	}
-	return oldest
 }

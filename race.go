@@ -299,7 +299,7 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 			h.counts.failures++
 			h.counts.cause, h.counts.failedAt = result.err, h.clock.now()
 			if !h.closed {
-				h.ramp = 1
+				h.gate.failed()
 				after = h.dialEnded(d, result.err)
 			}
 		}

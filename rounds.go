@@ -2,7 +2,6 @@ package pooly
 
 import (
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -11,11 +10,8 @@ import (
 //
 // A round ends when each host has failed once. In the first round, failures of the last roundGrace
 // count too. A call fails after GetAttempts rounds. Rounds count that began while the call waited,
-// or at most roundGrace before.
+// or at most roundGrace before. A round that a host ends by being up does not count.
 type rounds struct {
-	round atomic.Int64 // number of the round that runs or comes next
-	began atomic.Int64 // when the current round began, by the clock; 0: no round runs
-
 	mu      mutex // guards running; nothing is locked under it
 	running bool
 }
@@ -26,19 +22,11 @@ const roundDials = 64
 // roundGrace is how old a failure may be to count for a caller that comes now.
 const roundGrace = DefaultRetryDelay
 
-// ignored returns the last round that does not count for a call that begins now.
-func (r *rounds) ignored(now time.Duration) int64 {
-	if began := time.Duration(r.began.Load()); began == 0 || now-began <= roundGrace {
-		return r.round.Load() - 1
-	}
-	return r.round.Load()
-}
-
 // dialAll starts rounds of dials if callers wait and no host is up. If there are no hosts, it fails
 // the callers.
 func (s *Service) dialAll() {
 	if s.size.Load() == 0 {
-		s.queue.failAll(ErrNoHostAvailable)
+		s.queue.fail(forever, 0, ErrNoHostAvailable)
 		return
 	}
 	if s.up.Load() > 0 || s.queue.length.Load() == 0 {
@@ -67,17 +55,13 @@ func (s *Service) runRounds() {
 	for grace := roundGrace; r.needed(s); grace = 0 {
 		s.widen()
 		began := s.clock.now()
-		r.began.Store(int64(began))
-		open := s.runRound(began - grace)
-		ended := r.round.Add(1) - 1
-		r.began.Store(0)
-		if !open {
+		if !s.runRound(began - grace) {
 			return
 		}
 		if s.up.Load() > 0 {
 			continue
 		}
-		s.queue.fail(ended-int64(s.config.GetAttempts), ErrNoHostAvailable)
+		s.queue.fail(began+roundGrace, s.config.GetAttempts, ErrNoHostAvailable)
 		if !s.pause(s.config.RetryDelay) {
 			return
 		}
