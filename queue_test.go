@@ -155,6 +155,43 @@ func TestDoThatIsHopelessTakesNoConnection(t *testing.T) {
 	})
 }
 
+// What one host takes says nothing of the others. The slow one turned away a caller that the fast one could serve.
+func TestSlowHostTurnsNobodyAwayWhomAFastOneCanServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			BanditStrategy: inOrder{"slow", "fast"},
+			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+		}, "slow", "fast")
+		do := func(timeout time.Duration) error {
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			defer cancel()
+			return s.Do(ctx, func(c *pooly.Conn) error {
+				time.Sleep(map[string]time.Duration{"slow": 100 * time.Millisecond, "fast": 10 * time.Millisecond}[c.Address()])
+				return nil
+			})
+		}
+		var wg sync.WaitGroup
+		for range 2 { // both hosts, at once
+			wg.Go(func() {
+				if err := do(time.Minute); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		slow, fast := get(t, s), get(t, s)
+		require.Equal(t, "slow", slow.Address())
+		var err error
+		wg.Go(func() { err = do(200 * time.Millisecond) })
+		time.Sleep(150 * time.Millisecond)
+		release(t, slow)
+		wg.Wait()
+		require.NotErrorIs(t, err, pooly.ErrOverloaded)
+		require.Zero(t, s.Stats().Shed)
+		release(t, fast)
+	})
+}
+
 // GetConnContext's deadline bounds the wait alone.
 func TestGetConnIsNeverHopeless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -293,9 +330,10 @@ func TestCallerFindsTheOneHostWithRoomAmongManyFullOnes(t *testing.T) {
 	}
 }
 
-// A caller who leaves a black hole must not wait for a dial while one of the other hosts has an idle connection.
+// A caller who leaves a black hole must not wait for a dial while one of the other hosts has an idle connection. There
+// are more hosts than a call asks itself, and once one dials for the caller, the others have nothing but that connection.
 func TestCallerWhoLeavesABlackHoleFindsTheOneIdleConnection(t *testing.T) {
-	const hosts = 12
+	const hosts = 30
 	for ready := range hosts {
 		synctest.Test(t, func(t *testing.T) {
 			pick := 0
