@@ -212,29 +212,27 @@ func (p *Pool) dialFailed(d *dial, err error) bool {
 		p.unlock()
 		return false
 	}
-	p.open--
-	p.counts.failures++
-	var after func()
-	if !p.closed {
-		p.gate.failed()
-		p.counts.cause, p.counts.failedAt = err, p.clock.now()
-		p.queue.displace(&p.line)
-		if p.owner != nil {
-			after = p.owner.dialEnded(d, err)
-		} else {
-			p.dialFailedAloneLocked(d)
-		}
-	}
-	drained := p.drainedLocked()
-	p.settleLocked()
-	p.unlock()
+	p.queue.displace(&p.line)
+	after := p.failedLocked(d, err)
+	p.freePlace()
 	d.done(after)
 	p.queue.match()
-	p.freed.tell()
-	if drained {
-		p.owner.drained()
-	}
 	return true
+}
+
+// failedLocked records a dial that failed.
+func (p *Pool) failedLocked(d *dial, err error) (after func()) {
+	p.counts.failures++
+	if p.closed {
+		return nil
+	}
+	p.gate.failed()
+	p.counts.cause, p.counts.failedAt = err, p.clock.now()
+	if p.owner != nil {
+		return p.owner.dialEnded(d, err)
+	}
+	p.dialFailedAloneLocked(d)
+	return nil
 }
 
 // dialFailedAloneLocked is for a Pool used alone. It fails all waiters, unless another dial is in
@@ -267,7 +265,7 @@ func (p *Pool) hopesLocked(d *dial) bool {
 	if p.doubt.dialBegan == 0 {
 		p.doubt.dialBegan = d.beganAt
 	}
-	return p.clock.now()-p.doubt.dialBegan < p.fallbackOrDefault()
+	return p.clock.now()-p.doubt.dialBegan < p.patience
 }
 
 // connect calls the driver's Dial and checks what it returns.

@@ -72,7 +72,7 @@ func (p *Pool) pauseDialsLocked() {
 		return
 	}
 	g.become(gatePaused)
-	g.pause = max(p.config.RetryDelay, min(2*g.pause, p.fallbackOrDefault()))
+	g.pause = max(p.config.RetryDelay, min(2*g.pause, p.patience))
 	var t *time.Timer
 	t = time.AfterFunc(g.pause, func() {
 		p.mu.Lock()

@@ -82,6 +82,9 @@ func (h *host) eject(cause error, byFeedback bool) (after func()) {
 	idle := h.idle.drain()
 	return func() {
 		h.queue.match()
+		if !byFeedback {
+			h.cluster.outliers.readmit()
+		}
 		h.cluster.keeper.hostEjected(h, cause)
 		go h.destroyAll(idle)
 	}
@@ -125,12 +128,6 @@ func isLocal(err error) bool {
 		}
 	}
 	return false
-}
-
-func (h *host) isByFeedback() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.byFeedback
 }
 
 // judge records how a lease ended. The caller must call after without a lock.

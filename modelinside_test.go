@@ -337,10 +337,7 @@ func (l *look) waiters(p *Pool) {
 
 // RoundsRun reports whether the rounds run, or nobody needs them.
 func RoundsRun(s *Service) bool {
-	r := &s.rounds
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.running || s.up.Load() > 0 || s.queue.length.Load() == 0 || s.size.Load() == 0 || s.isClosed()
+	return s.dialling.Load() || !s.stranded()
 }
 
 // NothingIsLeft reports whether a closed service has nothing left: no caller, host, offer or timer.

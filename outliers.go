@@ -202,8 +202,7 @@ func (o *outliers) eject(h *host, cause error) {
 	}
 }
 
-// failAlike records that hosts fail alike. If fewer than half are up, hosts that were ejected by
-// feedback take traffic again, because they are no worse than the rest (Envoy's panic threshold).
+// failAlike records that hosts fail alike.
 func (o *outliers) failAlike() {
 	s := o.cluster
 	now := int64(s.clock.now())
@@ -211,9 +210,7 @@ func (o *outliers) failAlike() {
 	if was == 0 || time.Duration(now-was) > panicMemory {
 		s.log.Warn("pooly: hosts fail alike, so none is ejected for it", "service", s.name)
 	}
-	if 2*s.up.Load() < s.size.Load() {
-		o.readmit()
-	}
+	o.readmit()
 }
 
 // alike reports whether hosts have failed alike within panicMemory.
@@ -225,8 +222,12 @@ func (o *outliers) alike() bool {
 // panicMemory is how long hosts count as failing alike.
 const panicMemory = 2 * time.Second
 
-// readmit restores the hosts that were ejected by feedback.
+// readmit restores the hosts that were ejected by feedback if fewer than half are up: they may be no
+// worse than the rest, and the rest is too few (Envoy's panic threshold).
 func (o *outliers) readmit() {
+	if 2*o.cluster.up.Load() >= o.cluster.size.Load() {
+		return
+	}
 	for _, h := range o.cluster.keeper.all() {
 		h.mu.Lock()
 		var after func()

@@ -53,23 +53,16 @@ const (
 
 func newQueue(c clock, most int) *queue {
 	q := &queue{clock: c, max: most}
+	q.spare.New = func() any { return &waiter{ready: make(chan struct{}, 1)} }
 	for _, l := range [...]*line{&q.waiting, &q.returned, &q.late} {
 		l.total = &q.length
 	}
 	return q
 }
 
-// newWaiter returns a waiter, recycled if possible. Recycling is safe because nobody keeps a waiter
-// that was answered or has left. Each queue recycles its own waiters, so that no channel leaves its
+// recycle keeps a waiter for another call. That is safe because nobody keeps a waiter that was
+// answered or has left. Each queue recycles its own waiters, so that no channel leaves its
 // testing/synctest bubble.
-func (q *queue) newWaiter() *waiter {
-	w, _ := q.spare.Get().(*waiter)
-	if w == nil {
-		return &waiter{ready: make(chan struct{}, 1)}
-	}
-	return w
-}
-
 func (q *queue) recycle(w *waiter) {
 	*w = waiter{ready: w.ready}
 	q.spare.Put(w)
@@ -119,18 +112,6 @@ func (q *queue) first(l *line) *waiter {
 		l.remove(w)
 	}
 	return w
-}
-
-// leave removes w from its line and returns that line. It returns nil if w has been answered or is
-// about to be.
-func (q *queue) leave(w *waiter) *line {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := w.line
-	if l != nil {
-		l.remove(w)
-	}
-	return l
 }
 
 // displace moves the waiters of a pool's line to the queue. The caller must call match afterwards.

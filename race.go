@@ -282,9 +282,8 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	h.mu.Lock()
 	h.dialing--
 	h.racing--
-	var after func()
-	var drained bool
 	d := &dial{began: h.ejections, beganAt: h.clock.now()}
+	var after func()
 	switch {
 	case result.conn != nil:
 		h.counts.dials++
@@ -292,29 +291,17 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 		if !h.closed {
 			after = h.connectedLocked(d)
 		}
+		h.settleLocked()
+		h.unlock()
+	case ctx.Err() == nil || errors.Is(result.err, errExited):
+		h.counts.dials++
+		after = h.failedLocked(d, result.err)
+		h.freePlace()
 	default:
-		h.open--
-		if ctx.Err() == nil || errors.Is(result.err, errExited) {
-			h.counts.dials++
-			h.counts.failures++
-			h.counts.cause, h.counts.failedAt = result.err, h.clock.now()
-			if !h.closed {
-				h.gate.failed()
-				after = h.dialEnded(d, result.err)
-			}
-		}
-		drained = h.drainedLocked()
+		h.freePlace()
 	}
-	h.settleLocked()
-	h.unlock()
 	d.done(after)
 	h.queue.match()
-	if result.conn == nil {
-		h.freed.tell()
-	}
-	if drained {
-		h.drained()
-	}
 }
 
 // lendOutside leases a connection to DialContext. It returns nil if the pool was closed in the

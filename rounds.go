@@ -5,16 +5,12 @@ import (
 	"time"
 )
 
-// rounds dials the hosts for callers who wait while no host is up. One goroutine dials for all
-// callers, so dials do not multiply with callers. It ends when nobody waits or a host is up.
+// Rounds of dials are for callers who wait while no host is up. One goroutine dials for all callers,
+// so dials do not multiply with callers. It ends when nobody waits or a host is up.
 //
 // A round ends when each host has failed once. In the first round, failures of the last roundGrace
 // count too. A call fails after GetAttempts rounds. Rounds count that began while the call waited,
 // or at most roundGrace before. A round that a host ends by being up does not count.
-type rounds struct {
-	mu      mutex // guards running; nothing is locked under it
-	running bool
-}
 
 // roundDials is how many dials of a round may be in flight at once.
 const roundDials = 64
@@ -27,45 +23,34 @@ const roundGrace = DefaultRetryDelay
 func (s *Service) dialAll() {
 	if s.size.Load() == 0 {
 		s.queue.fail(forever, 0, ErrNoHostAvailable)
-		return
 	}
-	if s.up.Load() > 0 || s.queue.length.Load() == 0 {
-		return
-	}
-	r := &s.rounds
-	r.mu.Lock()
-	starts := !r.running
-	r.running = true
-	r.mu.Unlock()
-	if starts {
+	if s.stranded() && !s.dialling.Swap(true) {
 		s.tasks.start(s.runRounds)
 	}
 }
 
-// needed reports whether there is someone to dial for. If not, it marks the rounds as ended.
-func (r *rounds) needed(s *Service) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.running = s.up.Load() <= 0 && s.queue.length.Load() > 0 && s.size.Load() > 0 && !s.isClosed()
-	return r.running
+// stranded reports whether callers wait and no host is up.
+func (s *Service) stranded() bool {
+	return s.up.Load() <= 0 && s.queue.length.Load() > 0 && s.size.Load() > 0
 }
 
 func (s *Service) runRounds() {
-	r := &s.rounds
-	for grace := roundGrace; r.needed(s); grace = 0 {
+	for grace := roundGrace; s.stranded(); grace = 0 {
 		s.widen()
 		began := s.clock.now()
 		if !s.runRound(began - grace) {
-			return
+			break
 		}
 		if s.up.Load() > 0 {
 			continue
 		}
 		s.queue.fail(began+roundGrace, s.config.GetAttempts, ErrNoHostAvailable)
 		if !s.pause(s.config.RetryDelay) {
-			return
+			break
 		}
 	}
+	s.dialling.Store(false)
+	s.dialAll() // for a caller who came just before
 }
 
 // runRound dials each host that has not failed since the given time. It returns when each has

@@ -33,7 +33,7 @@ func (c *call) run(choose func(*waiter) (lease *Conn, waits bool, err error)) (*
 		c.expired = t.C
 	}
 	if c.avoid != nil {
-		patience := c.group.fallbackOrDefault()
+		patience := c.group.patience
 		if int(c.group.up.Load()) <= len(c.avoid) { // no other host is up
 			patience = config.RetryDelay
 		}
@@ -45,7 +45,7 @@ func (c *call) run(choose func(*waiter) (lease *Conn, waits bool, err error)) (*
 		if err := contextError(c.ctx); err != nil {
 			return nil, err
 		}
-		w := q.newWaiter()
+		w := q.spare.Get().(*waiter)
 		w.avoid, w.whole = c.avoid, c.whole
 		w.since, w.deadline = c.began, forever
 		if at, ok := c.ctx.Deadline(); ok {
@@ -113,7 +113,14 @@ func (c *call) block(w *waiter) error {
 
 // abandon takes w out of its line. If w has just been answered, it gives the lease back.
 func (c *call) abandon(w *waiter) {
-	switch l := c.group.queue.leave(w); {
+	q := c.group.queue
+	q.mu.Lock()
+	l := w.line
+	if l != nil {
+		l.remove(w)
+	}
+	q.mu.Unlock()
+	switch {
 	case l == nil:
 		<-w.ready
 		if w.lease != nil {

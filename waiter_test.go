@@ -13,7 +13,7 @@ func TestManyWaitersThatAvoidAHostDoNotSlowItDown(t *testing.T) {
 		q := newQueue(newClock(), 0)
 		avoided, other := new(line), new(line)
 		push := func(avoid ...*line) *waiter {
-			w := q.newWaiter()
+			w := q.spare.Get().(*waiter)
 			w.avoid, w.deadline = avoid, forever
 			require.NoError(t, q.push(w, false))
 			return w
