@@ -145,20 +145,14 @@ func (p *Pool) dialed(d *dial, c *conn) {
 		p.callClose(&c.origin) // the place was given away
 		return
 	}
-	p.adoptLocked(c)
-	if p.closed {
-		p.unlock()
-		p.destroy(c)
-		return
-	}
-	after := p.connectedLocked(d)
-	c.fresh = true
-	if p.barred { // its leases have ejected the host since the dial began
+	after := p.connectedLocked(d, c)
+	if p.allowed == 0 { // closed since the dial began, or ejected because of its leases
 		p.unlock()
 		d.done(after)
 		p.destroy(c)
 		return
 	}
+	c.fresh = true
 	p.pushIdleLocked(c)
 	if d.more > 0 && p.mayDialLocked() {
 		p.startDialLocked(&dial{more: d.more - 1})
@@ -179,13 +173,13 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	p.queue.match() // a waiter that avoids the host needs a dial of another now
 }
 
-func (p *Pool) adoptLocked(c *conn) {
+// connectedLocked records a dial that connected.
+func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	c.index = len(p.conns)
 	p.conns = append(p.conns, c)
-}
-
-// connectedLocked records a dial that connected.
-func (p *Pool) connectedLocked(d *dial) (after func()) {
+	if p.closed {
+		return nil
+	}
 	p.gate.connected(p.config.MaxConns)
 	p.counts.cause = nil
 	if p.owner != nil {

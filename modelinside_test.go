@@ -50,8 +50,8 @@ func LookInside(s *Service) Inside {
 
 // look collects what LookInside sees. Its methods take the locks that they need.
 type look struct {
-	in       Inside
-	promised int
+	in      Inside
+	claimed int
 }
 
 func (l *look) failf(format string, args ...any) {
@@ -249,13 +249,13 @@ func (l *look) conns(p *Pool) (leased, outside int) {
 func (l *look) queue(q *queue, pools []*Pool) {
 	for _, p := range pools {
 		p.mu.Lock()
-		l.promised += p.claimed
+		l.claimed += p.claimed
 		p.mu.Unlock()
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.claimed != l.promised {
-		l.failf("%d dials are promised to the queue, and pools have claimed %d", q.claimed, l.promised)
+	if q.claimed != l.claimed {
+		l.failf("%d dials are for the queue, and pools have claimed %d", q.claimed, l.claimed)
 	}
 	n := 0
 	for _, own := range []*line{&q.waiting, &q.returned, &q.late} {

@@ -287,10 +287,7 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	switch {
 	case result.conn != nil:
 		h.counts.dials++
-		h.adoptLocked(result.conn)
-		if !h.closed {
-			after = h.connectedLocked(d)
-		}
+		after = h.connectedLocked(d, result.conn)
 		h.settleLocked()
 		h.unlock()
 	case ctx.Err() == nil || errors.Is(result.err, errExited):

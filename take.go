@@ -206,7 +206,8 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 		p.outside--
 		p.allowLocked()
 	}
-	unfit := o.fatal || c.spent || p.closed || p.barred || p.outlived(c, now)
+	outlived := c.expires > 0 && now >= c.expires
+	unfit := o.fatal || c.spent || outlived || p.closed || p.barred
 	if !unfit {
 		p.pushIdleLocked(c)
 	}
@@ -297,11 +298,6 @@ func (p *Pool) lendLocked(c *conn, l *Conn) {
 	c.since = p.coarse.Load()
 	c.load = p.load.Add(1)
 	p.gets++
-}
-
-// outlived reports whether a connection has passed MaxConnLifetime.
-func (p *Pool) outlived(c *conn, now time.Duration) bool {
-	return now >= c.expires && c.expires > 0
 }
 
 // expiry returns when an idle connection expires.
