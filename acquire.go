@@ -41,10 +41,13 @@ func (s *Service) acquire(
 				continue
 			}
 			if lease, waits = h.admit(w); lease != nil || waits {
-				break
+				return lease, waits, nil
 			}
 		}
-		return lease, waits, nil
+		if s.size.Load() == 0 {
+			err = ErrNoHostAvailable
+		}
+		return nil, false, err
 	})
 	if err != nil {
 		s.getFailures.Add(1)

@@ -135,7 +135,7 @@ func (p *Pool) cut() (conns []*conn, dialing int) {
 		if c.lease != nil && !c.cut {
 			c.cut = true
 			p.load.Add(-1)
-			p.counts.cut++
+			p.cuts++
 			conns = append(conns, c)
 		}
 	}

@@ -23,7 +23,10 @@ const diagnosisRest = 20
 func (s *Service) explain(reason error) error {
 	e := &GetConnError{Service: s.name, Reason: reason}
 	switch {
-	case errors.Is(reason, ErrPoolClosed), errors.Is(reason, context.Canceled): // by the user's own wish
+	case s.isClosed():
+		e.Reason = ErrPoolClosed
+		return e
+	case errors.Is(reason, context.Canceled): // the caller's own wish
 		return e
 	case s.size.Load() == 0:
 		if reason == ErrNoHostAvailable {
@@ -46,15 +49,14 @@ func (s *Service) explain(reason error) error {
 func (s *Service) diagnose() (attempts []Attempt, usage Usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var total PoolStats
-	ejected := 0
 	for _, h := range s.order {
 		h.mu.Lock()
-		total.add(h.statsLocked())
+		h.useLocked(&usage)
 		cause := h.cause
-		if h.barred {
-			ejected++
-		} else if cause = h.counts.cause; cause == nil && h.gate.state == gateSilent {
+		if cause == nil {
+			cause = h.dialErr
+		}
+		if cause == nil && h.gate.state == gateSilent {
 			cause = errSilent
 		}
 		h.mu.Unlock()
@@ -62,7 +64,7 @@ func (s *Service) diagnose() (attempts []Attempt, usage Usage) {
 			attempts = append(attempts, Attempt{h.address, cause})
 		}
 	}
-	return attempts, usageOf(total, len(s.order), ejected, s.config.PoolConfig.MaxConns, 0)
+	return attempts, usage
 }
 
 // errSilent is the cause given for a host that swallows connection requests.

@@ -87,9 +87,9 @@ func (p *Pool) restAfter(d *dial, cause error) bool {
 		return false
 	}
 	d.watch.Reset(later(p.config.RetryDelay, p.mostOfADial()))
-	p.counts.dials++
-	p.counts.failures++
-	p.counts.cause = cause
+	p.dials++
+	p.dialFailures++
+	p.dialErr = cause
 	p.mu.Unlock()
 	t := time.NewTimer(p.config.RetryDelay)
 	defer t.Stop()
@@ -133,7 +133,7 @@ func (p *Pool) landLocked(d *dial) bool {
 		p.gate.become(gateOpen)
 	}
 	p.dialing--
-	p.counts.dials++
+	p.dials++
 	return true
 }
 
@@ -181,7 +181,7 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 		return nil
 	}
 	p.gate.connected(p.config.MaxConns)
-	p.counts.cause = nil
+	p.dialErr = nil
 	if p.owner != nil {
 		after = p.owner.dialEnded(d, nil)
 	}
@@ -216,12 +216,12 @@ func (p *Pool) dialFailed(d *dial, err error) bool {
 
 // failedLocked records a dial that failed.
 func (p *Pool) failedLocked(d *dial, err error) (after func()) {
-	p.counts.failures++
+	p.dialFailures++
 	if p.closed {
 		return nil
 	}
 	p.gate.failed()
-	p.counts.cause, p.counts.failedAt = err, p.clock.now()
+	p.dialErr, p.failedAt = err, p.clock.now()
 	if p.owner != nil {
 		return p.owner.dialEnded(d, err)
 	}

@@ -70,7 +70,7 @@ type Usage struct {
 	Hosts    int // in use
 	Ejected  int // ejected hosts
 	MaxConns int // limit of connections per host
-	Limit    int // limit of leases, of all hosts together; 0 unless requests have timed out lately
+	Limit    int // lowest limit of leases of a host; 0 unless requests have timed out (see PoolStats)
 	Leased   int // connections leased
 	Dialing  int // dials in flight
 	Waiting  int // callers in the queue
@@ -78,23 +78,6 @@ type Usage struct {
 	// OldestLease is how long the oldest lease has lasted, right to about 100 ms. It is 0 if
 	// nothing is leased, and for a Pool used alone.
 	OldestLease time.Duration
-}
-
-// usageOf sums up hosts that have these figures together.
-func usageOf(total PoolStats, hosts, ejected, maxConns, waiting int) Usage {
-	u := Usage{
-		Hosts:       hosts,
-		Ejected:     ejected,
-		MaxConns:    maxConns,
-		Leased:      total.InUse,
-		Dialing:     total.Dialing,
-		Waiting:     waiting,
-		OldestLease: total.OldestLease,
-	}
-	if total.Limit < total.MaxConns {
-		u.Limit = total.Limit
-	}
-	return u
 }
 
 // attemptsShown bounds the text of an error about very many hosts. Attempts has them all.
@@ -130,7 +113,7 @@ func (u Usage) describe(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, " (%d connections of %d hosts in use, at most %d each", u.Leased, u.Hosts, u.MaxConns)
 	if u.Limit > 0 {
-		fmt.Fprintf(b, ", after timeouts at most %d in all", u.Limit)
+		fmt.Fprintf(b, " and after timeouts %d", u.Limit)
 	}
 	if u.OldestLease >= time.Second {
 		fmt.Fprintf(b, ", the oldest for %v", u.OldestLease.Round(time.Second))

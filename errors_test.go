@@ -99,6 +99,10 @@ func TestErrorTellsAPoolWithoutHostsFromHostsThatRefuse(t *testing.T) {
 		require.NoError(t, s.Close())
 		require.ErrorIs(t, failure(t, s), pooly.ErrPoolClosed)
 		require.False(t, errors.Is(failure(t, s), pooly.ErrNoHostAvailable))
+		ended, end := context.WithCancel(t.Context())
+		end()
+		_, ofClosed := s.GetConnContext(ended)
+		require.ErrorIs(t, ofClosed, pooly.ErrPoolClosed)
 	})
 }
 
@@ -145,7 +149,7 @@ func TestErrorTellsTheLimitThatKeepsCallersWaiting(t *testing.T) {
 			require.Equal(t, failed.Usage.Leased, failed.Usage.Limit, name)
 			require.Less(t, failed.Usage.Limit, 5)
 			require.Positive(t, failed.Usage.Limit)
-			require.ErrorContains(t, err, fmt.Sprintf("at most 10 each, after timeouts at most %d in all", failed.Usage.Limit))
+			require.ErrorContains(t, err, fmt.Sprintf("at most 10 each and after timeouts %d;", failed.Usage.Limit))
 		}
 		require.Error(t, s.Close())
 		require.Error(t, p.Close())

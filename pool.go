@@ -29,21 +29,25 @@ type Pool struct {
 	granted *waiter // granted a connection but not woken, linked by next; see unlock
 	line    line    // waiters that a dial is meant for; guarded by queue.mu too
 
-	doubt    doubt
 	barred   bool // the host is ejected
 	closed   bool
+	doubt    doubt
 	limiter  limiter
-	relaxing *time.Timer // calls relax; nil before the first limit
-	outside  int32       // leases of DialContext, which the limit does not count
-	conns    []*conn     // all connections: idle, leased and being closed
-	open     int         // connections and dials in flight, at most MaxConns
-	dialing  int         // dials in flight
-	claimed  int         // dials for waiters of the queue; they count in load
-	stalled  int         // dials that have taken longer than FallbackDelay
-	racing   int         // of these, DialContext's, which serve no waiter
-	gate     gate
-	counts   counts
+	relaxing *time.Timer   // calls relax; nil before the first limit
+	outside  int32         // leases of DialContext, which the limit does not count
+	conns    []*conn       // all connections: idle, leased and being closed
+	open     int           // connections and dials in flight, at most MaxConns
 	drained  chan struct{} // made by shut; closed when open is 0
+
+	gate     gate
+	dialing  int           // dials in flight
+	stalled  int           // of these, the ones that have taken longer than FallbackDelay
+	racing   int           // of these, DialContext's, which serve no waiter
+	claimed  int           // of these, the ones for waiters of the queue; they count in load
+	dialErr  error         // of the last dial that ended; nil if it connected
+	failedAt time.Duration // when a dial last failed; 0: never
+
+	dials, dialFailures, cuts uint64 // dials that ended, those that failed, and leases that Close has ended
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -141,11 +145,12 @@ func (p *Pool) wait(ctx context.Context) (*Conn, error) {
 	}
 	failure := &GetConnError{Pool: p.address, Reason: err}
 	p.mu.Lock()
-	if cause := p.counts.cause; cause != nil {
+	if cause := p.dialErr; cause != nil {
 		failure.Attempts = []Attempt{{p.address, cause}}
 	}
-	failure.Usage = usageOf(p.statsLocked(), 1, 0, p.config.MaxConns, int(p.queue.length.Load()))
+	p.useLocked(&failure.Usage)
 	p.mu.Unlock()
+	failure.Usage.Waiting = int(p.queue.length.Load())
 	return nil, failure
 }
 
@@ -164,9 +169,9 @@ func (p *Pool) statsLocked() PoolStats {
 		Dialing:      p.dialing,
 		Open:         len(p.conns),
 		Gets:         p.gets,
-		Puts:         p.gets - p.counts.cut - uint64(inUse),
-		Dials:        p.counts.dials,
-		Failures:     p.counts.failures,
+		Puts:         p.gets - p.cuts - uint64(inUse),
+		Dials:        p.dials,
+		Failures:     p.dialFailures,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
@@ -174,14 +179,8 @@ func (p *Pool) statsLocked() PoolStats {
 		stats.MaxConns = p.config.MaxConns
 		stats.Limit = int(p.limiter.allowed(p.config.MaxConns))
 	}
-	if inUse == 0 {
-		return stats
-	}
-	now := p.clock.now()
-	for _, c := range p.conns {
-		if c.lease != nil && c.since > 0 {
-			stats.OldestLease = max(stats.OldestLease, now-time.Duration(c.since))
-		}
+	if inUse > 0 {
+		stats.OldestLease = p.oldestLeaseLocked()
 	}
 	return stats
 }
@@ -209,4 +208,30 @@ func (p *Pool) Close() error {
 		return named("pool", quoteAddress(p.address), err)
 	}
 	return nil
+}
+
+// useLocked adds the pool to u.
+func (p *Pool) useLocked(u *Usage) {
+	u.Hosts++
+	if p.barred {
+		u.Ejected++
+	}
+	u.MaxConns = p.config.MaxConns
+	if most := int(p.limiter.allowed(u.MaxConns)); most < u.MaxConns && (u.Limit == 0 || most < u.Limit) {
+		u.Limit = most
+	}
+	u.Leased += p.inUseLocked()
+	u.Dialing += p.dialing
+	u.OldestLease = max(u.OldestLease, p.oldestLeaseLocked())
+}
+
+// oldestLeaseLocked returns how long the lease that is out longest has lasted, by the coarse clock.
+func (p *Pool) oldestLeaseLocked() (oldest time.Duration) {
+	now := p.clock.now()
+	for _, c := range p.conns {
+		if c.lease != nil && c.since > 0 {
+			oldest = max(oldest, now-time.Duration(c.since))
+		}
+	}
+	return oldest
 }

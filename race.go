@@ -286,12 +286,12 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	var after func()
 	switch {
 	case result.conn != nil:
-		h.counts.dials++
+		h.dials++
 		after = h.connectedLocked(d, result.conn)
 		h.settleLocked()
 		h.unlock()
 	case ctx.Err() == nil || errors.Is(result.err, errExited):
-		h.counts.dials++
+		h.dials++
 		after = h.failedLocked(d, result.err)
 		h.freePlace()
 	default:

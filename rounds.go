@@ -108,7 +108,7 @@ func (s *Service) runRound(since time.Duration) bool {
 func (h *host) failedSince(t time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.counts.failedAt > 0 && h.counts.failedAt >= t
+	return h.failedAt > 0 && h.failedAt >= t
 }
 
 // pause waits for d. It returns false if the service is closed first.
