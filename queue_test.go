@@ -51,6 +51,7 @@ func TestWaitersAreServedInOrderUntilTheyAreLate(t *testing.T) {
 	}{
 		{"none is late", 400 * time.Millisecond, 90 * time.Millisecond, []int{0, 1, 2, 3, 4}},
 		{"a quarter of the time has passed for some", 400 * time.Millisecond, 107 * time.Millisecond, []int{2, 3, 4, 1, 0}},
+		{"one is late from now on", 200 * time.Millisecond, 50 * time.Millisecond, []int{1, 2, 3, 4, 0}},
 		{"all are late", 400 * time.Millisecond, 300 * time.Millisecond, []int{4, 3, 2, 1, 0}},
 		{"the queue has not stood for long", 100 * time.Millisecond, 43 * time.Millisecond, []int{0, 1, 2, 3, 4}},
 		{"no deadline", 0, time.Hour, []int{0, 1, 2, 3, 4}},
@@ -328,6 +329,22 @@ func TestCallerFindsTheOneHostWithRoomAmongManyFullOnes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The hosts that have room share what the strategy sends to a full one.
+func TestCallersWhoFindAFullHostAreSpreadOverTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			BanditStrategy: inOrder{"full"},
+			PoolConfig:     pooly.PoolConfig{MaxConns: 6},
+		}, "full", "a", "b", "c")
+		at := make(map[string]int)
+		for range 6 + 9 {
+			at[get(t, s).Address()]++
+		}
+		require.Equal(t, map[string]int{"full": 6, "a": 3, "b": 3, "c": 3}, at)
+		require.Error(t, s.Close())
+	})
 }
 
 // A caller who leaves a black hole must not wait for a dial while one of the other hosts has an idle connection. There
