@@ -19,57 +19,39 @@ func (s *Service) acquire(
 	ctx context.Context, whole bool, first *host, full bool, avoid []*line,
 ) (*Conn, error) {
 	c := &call{group: s.group, ctx: ctx, whole: whole, avoid: avoid}
-	lease, err := c.run(func(w *waiter) (lease *Conn, ok bool) {
-		picked := first
+	lease, err := c.run(func(w *waiter) (lease *Conn, waits bool, err error) {
+		v := s.current(ctx)
+		if v == nil {
+			return nil, false, nil
+		}
+		if v.err != nil {
+			return nil, false, v.err
+		}
+		asked := [1 + morePicks]*host{first}
 		first = nil // if the call comes back, the strategy picks again
-		return s.choose(ctx, w, picked, full, avoid)
+		for i := range min(len(asked), len(v.hosts)) {
+			skip := full && i == 0 && asked[0] != nil
+			if asked[i] == nil {
+				if asked[i], err = v.pick(s); err != nil {
+					return nil, false, err
+				}
+			}
+			h := asked[i]
+			if skip || slices.Contains(asked[:i], h) || slices.Contains(avoid, &h.line) {
+				continue
+			}
+			if lease, waits = h.admit(w); lease != nil || waits {
+				return lease, waits, nil
+			}
+		}
+		if s.size.Load() == 0 {
+			err = ErrNoHostAvailable
+		}
+		return nil, false, err
 	})
 	if err != nil {
 		s.getFailures.Add(1)
 		return nil, s.explain(err)
 	}
 	return lease, nil
-}
-
-// choose leases an idle connection of a host that the strategy picks, or has w wait for a dial. It
-// reports false if it can do neither.
-func (s *Service) choose(
-	ctx context.Context, w *waiter, first *host, full bool, avoid []*line,
-) (lease *Conn, ok bool) {
-	w.round = s.rounds.ignored(w.since)
-	v := s.current(ctx)
-	if v != nil && v.err != nil {
-		w.err = v.err
-		return nil, false
-	}
-	if v != nil {
-		asked := [1 + morePicks]*host{first}
-		for i := range min(len(asked), len(v.hosts)) {
-			if asked[i] == nil {
-				if asked[i], w.err = v.pick(s); w.err != nil {
-					return nil, false
-				}
-			}
-			h := asked[i]
-			if slices.Contains(asked[:i], h) || slices.Contains(avoid, &h.line) || full && h == first {
-				continue
-			}
-			if lease, ok := h.admit(w); ok {
-				return lease, true
-			}
-		}
-	}
-	for range len(avoid) * skipMost { // without hosts to avoid, queue.match does this
-		l := s.queue.anyOffer(avoid)
-		if l == nil {
-			break
-		}
-		if lease, ok := l.server.admit(w); ok {
-			return lease, true
-		}
-	}
-	if s.size.Load() == 0 {
-		w.err = ErrNoHostAvailable
-	}
-	return nil, false
 }

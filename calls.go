@@ -51,8 +51,8 @@ func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
 		}
 		if v := recover(); v != nil {
 			err = recovered(p.log, "Driver.TestOnBorrow", v)
-		} else if unfit := p.discard(c.lease); unfit != nil { // the caller's goroutine ends
-			go p.destroy(unfit)
+		} else { // the caller's goroutine ends
+			p.takeBack(c.lease, false)
 		}
 	}()
 	err = p.config.Driver.TestOnBorrow(&c.origin)

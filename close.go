@@ -27,7 +27,7 @@ func (p *Pool) shutLocked() (idle []*conn, first bool) {
 	p.closed = true
 	p.allowLocked()
 	p.cancel()
-	p.resumeLocked()
+	p.gate.resume()
 	if p.relaxing != nil {
 		p.relaxing.Stop()
 	}
@@ -41,14 +41,20 @@ func (p *Pool) shutLocked() (idle []*conn, first bool) {
 	return idle, true
 }
 
-// drainedLocked is called when a place became free. It reports whether a closed pool has lost its
-// last connection and has an owner to tell.
-func (p *Pool) drainedLocked() bool {
-	if !p.closed || p.open > 0 {
-		return false
+// freePlace gives a place for a connection back: a dial has failed, or a connection is closed. It
+// requires p.mu and releases it.
+func (p *Pool) freePlace() {
+	p.open--
+	drained := p.closed && p.open == 0
+	if drained {
+		close(p.drained)
 	}
-	close(p.drained)
-	return p.owner != nil
+	p.settleLocked()
+	p.unlock()
+	p.freed.tell()
+	if drained && p.owner != nil {
+		p.owner.drained()
+	}
 }
 
 // destroy closes a connection and frees its place once the driver has closed it, so that the host
@@ -72,15 +78,8 @@ func (p *Pool) destroy(c *conn) {
 	p.conns[c.index] = last
 	p.conns[len(p.conns)-1] = nil
 	p.conns = p.conns[:len(p.conns)-1]
-	p.open--
-	p.resumeLocked() // the server has one connection less
-	drained := p.drainedLocked()
-	p.settleLocked()
-	p.unlock()
-	p.freed.tell()
-	if drained {
-		p.owner.drained()
-	}
+	p.gate.resume() // the server has one connection less
+	p.freePlace()
 }
 
 // destroyAll closes connections concurrently. It returns when their places are free.
@@ -136,7 +135,7 @@ func (p *Pool) cut() (conns []*conn, dialing int) {
 		if c.lease != nil && !c.cut {
 			c.cut = true
 			p.load.Add(-1)
-			p.counts.cut++
+			p.cuts++
 			conns = append(conns, c)
 		}
 	}

@@ -22,18 +22,17 @@ const diagnosisRest = 20
 // explain makes the error of a call that failed for the given reason.
 func (s *Service) explain(reason error) error {
 	e := &GetConnError{Service: s.name, Reason: reason}
-	if s.isClosed() {
+	switch {
+	case s.isClosed():
 		e.Reason = ErrPoolClosed
 		return e
-	}
-	if s.size.Load() == 0 {
+	case errors.Is(reason, context.Canceled): // the caller's own wish
+		return e
+	case s.size.Load() == 0:
 		if reason == ErrNoHostAvailable {
 			e.Reason = fmt.Errorf("%w: no host is registered", ErrNoHostAvailable)
 		}
 		return e
-	}
-	if errors.Is(reason, context.Canceled) {
-		return e // the caller's own wish
 	}
 	d := &s.diagnosis
 	d.mu.Lock()
@@ -47,34 +46,25 @@ func (s *Service) explain(reason error) error {
 	return e
 }
 
-func (s *Service) diagnose() (attempts []Attempt, total Usage) {
-	for _, h := range s.all() {
+func (s *Service) diagnose() (attempts []Attempt, usage Usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.order {
 		h.mu.Lock()
-		u := h.usageLocked()
-		cause := h.troubleLocked()
+		h.useLocked(&usage)
+		cause := h.cause
+		if cause == nil {
+			cause = h.dialErr
+		}
+		if cause == nil && h.gate.state == gateSilent {
+			cause = errSilent
+		}
 		h.mu.Unlock()
-		total.MaxConns = u.MaxConns
-		total.Hosts++
-		total.Ejected += u.Ejected
-		total.Leased += u.Leased
-		total.Dialing += u.Dialing
-		total.OldestLease = max(total.OldestLease, u.OldestLease)
 		if cause != nil {
 			attempts = append(attempts, Attempt{h.address, cause})
 		}
 	}
-	return attempts, total
-}
-
-// troubleLocked returns why the host cannot be reached, nil if nothing is known to be wrong.
-func (h *host) troubleLocked() error {
-	switch {
-	case h.cause != nil:
-		return h.cause
-	case h.counts.cause == nil && h.silent:
-		return errSilent
-	}
-	return h.counts.cause
+	return attempts, usage
 }
 
 // errSilent is the cause given for a host that swallows connection requests.

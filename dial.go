@@ -38,12 +38,6 @@ func (p *Pool) prespawn(n int) {
 	}
 }
 
-// mayDialLocked reports whether one more dial may start.
-func (p *Pool) mayDialLocked() bool {
-	return p.open < p.config.MaxConns && p.dialing < p.ramp &&
-		!p.silent && p.paused == nil && !p.closed && !p.barred
-}
-
 // startDialLocked reserves a place in the pool and dials in a goroutine that ends with the dial.
 func (p *Pool) startDialLocked(d *dial) {
 	p.open++
@@ -97,9 +91,9 @@ func (p *Pool) restAfter(d *dial, cause error) bool {
 		return false
 	}
 	d.watch.Reset(later(p.config.RetryDelay, p.mostOfADial()))
-	p.counts.dials++
-	p.counts.failures++
-	p.counts.cause = cause
+	p.dials++
+	p.dialFailures++
+	p.dialErr = cause
 	p.mu.Unlock()
 	t := time.NewTimer(p.config.RetryDelay)
 	defer t.Stop()
@@ -118,7 +112,7 @@ func (p *Pool) dialStalls(d *dial) {
 	if !d.landed {
 		d.stalled = true
 		p.stalled++
-		p.silent = true
+		p.gate.become(gateSilent)
 		p.queue.displace(&p.line)
 		p.settleLocked()
 	}
@@ -139,9 +133,11 @@ func (p *Pool) landLocked(d *dial) bool {
 	if d.stalled {
 		p.stalled--
 	}
-	p.silent = false
+	if p.gate.state == gateSilent {
+		p.gate.become(gateOpen)
+	}
 	p.dialing--
-	p.counts.dials++
+	p.dials++
 	return true
 }
 
@@ -153,20 +149,14 @@ func (p *Pool) dialed(d *dial, c *conn) {
 		p.callClose(&c.origin) // the place was given away
 		return
 	}
-	p.adoptLocked(c)
-	if p.closed {
-		p.unlock()
-		p.destroy(c)
-		return
-	}
-	after := p.connectedLocked(d)
-	c.fresh = true
-	if p.barred { // its leases have ejected the host since the dial began
+	after := p.connectedLocked(d, c)
+	if p.allowed == 0 { // closed since the dial began, or ejected because of its leases
 		p.unlock()
 		d.done(after)
 		p.destroy(c)
 		return
 	}
+	c.fresh = true
 	p.pushIdleLocked(c)
 	if d.more > 0 && p.mayDialLocked() {
 		p.startDialLocked(&dial{more: d.more - 1})
@@ -187,22 +177,15 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	p.queue.match() // a waiter that avoids the host needs a dial of another now
 }
 
-func (p *Pool) adoptLocked(c *conn) {
+// connectedLocked records a dial that connected.
+func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	c.index = len(p.conns)
 	p.conns = append(p.conns, c)
-}
-
-// connectedLocked records a dial that connected. A host that was down gets its dials like TCP's
-// slow start: each connected dial allows one more at a time. So the clients of a host that comes
-// back do not overload it together.
-func (p *Pool) connectedLocked(d *dial) (after func()) {
-	p.ramp = min(p.ramp+1, p.config.MaxConns)
-	if !p.proven {
-		p.proven, p.ramp = true, p.config.MaxConns
+	if p.closed {
+		return nil
 	}
-	p.resumeLocked()
-	p.pause = 0
-	p.counts.cause = nil
+	p.gate.connected(p.config.MaxConns)
+	p.dialErr = nil
 	if p.owner != nil {
 		after = p.owner.dialEnded(d, nil)
 	}
@@ -227,29 +210,27 @@ func (p *Pool) dialFailed(d *dial, err error) bool {
 		p.unlock()
 		return false
 	}
-	p.open--
-	p.counts.failures++
-	var after func()
-	if !p.closed {
-		p.ramp = 1
-		p.counts.cause, p.counts.failedAt = err, p.clock.now()
-		p.queue.displace(&p.line)
-		if p.owner != nil {
-			after = p.owner.dialEnded(d, err)
-		} else {
-			p.dialFailedAloneLocked(d)
-		}
-	}
-	drained := p.drainedLocked()
-	p.settleLocked()
-	p.unlock()
+	p.queue.displace(&p.line)
+	after := p.failedLocked(d, err)
+	p.freePlace()
 	d.done(after)
 	p.queue.match()
-	p.freed.tell()
-	if drained {
-		p.owner.drained()
-	}
 	return true
+}
+
+// failedLocked records a dial that failed.
+func (p *Pool) failedLocked(d *dial, err error) (after func()) {
+	p.dialFailures++
+	if p.closed {
+		return nil
+	}
+	p.gate.failed()
+	p.dialErr, p.failedAt = err, p.clock.now()
+	if p.owner != nil {
+		return p.owner.dialEnded(d, err)
+	}
+	p.dialFailedAloneLocked(d)
+	return nil
 }
 
 // dialFailedAloneLocked is for a Pool used alone. It fails all waiters, unless another dial is in
@@ -260,8 +241,15 @@ func (p *Pool) dialFailedAloneLocked(d *dial) {
 	case p.hopesLocked(d):
 		p.pauseDialsLocked()
 	default:
-		p.queue.failAll(ErrNoHostAvailable)
+		p.queue.fail(forever, 0, ErrNoHostAvailable)
 	}
+}
+
+// doubt is what a pool remembers of failures since a lease last ended well. It is guarded by
+// Pool.mu.
+type doubt struct {
+	failed    bool          // a dial or a lease failed
+	dialBegan time.Duration // when the first dial that failed began; 0: none
 }
 
 // hopesLocked reports whether leases are out that may come back although a dial failed. That is so
@@ -271,35 +259,11 @@ func (p *Pool) hopesLocked(d *dial) bool {
 	if p.inUseLocked() == 0 {
 		return false
 	}
-	if !p.doubted || p.doubtedAt == 0 {
-		p.doubted, p.doubtedAt = true, d.beganAt
+	p.doubt.failed = true
+	if p.doubt.dialBegan == 0 {
+		p.doubt.dialBegan = d.beganAt
 	}
-	return p.clock.now()-p.doubtedAt < p.fallbackOrDefault()
-}
-
-// pauseDialsLocked lets no dial start for a while: RetryDelay at first, then twice as long each
-// time, up to FallbackDelay, until a dial connects. So a server at its own limit of connections is
-// not dialled for each lease that it serves.
-func (p *Pool) pauseDialsLocked() {
-	p.resumeLocked()
-	p.pause = max(p.config.RetryDelay, min(2*p.pause, p.fallbackOrDefault()))
-	var t *time.Timer
-	t = time.AfterFunc(p.pause, func() {
-		p.mu.Lock()
-		defer p.unlock()
-		if p.paused == t {
-			p.paused = nil
-			p.settleLocked()
-		}
-	})
-	p.paused = t
-}
-
-func (p *Pool) resumeLocked() {
-	if p.paused != nil {
-		p.paused.Stop()
-		p.paused = nil
-	}
+	return p.clock.now()-p.doubt.dialBegan < p.patience
 }
 
 // connect calls the driver's Dial and checks what it returns.

@@ -73,6 +73,7 @@ type Usage struct {
 	Hosts    int // in use
 	Ejected  int // ejected hosts
 	MaxConns int // limit of connections per host
+	Limit    int // lowest limit of leases of a host; 0 unless requests have timed out (see PoolStats)
 	Leased   int // connections leased
 	Dialing  int // dials in flight
 	Waiting  int // callers in the queue
@@ -114,6 +115,9 @@ func (u Usage) describe(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, " (%d connections of %d hosts in use, at most %d each", u.Leased, u.Hosts, u.MaxConns)
+	if u.Limit > 0 {
+		fmt.Fprintf(b, " and after timeouts %d", u.Limit)
+	}
 	if u.OldestLease >= time.Second {
 		fmt.Fprintf(b, ", the oldest for %v", u.OldestLease.Round(time.Second))
 	}

@@ -99,6 +99,10 @@ func TestErrorTellsAPoolWithoutHostsFromHostsThatRefuse(t *testing.T) {
 		require.NoError(t, s.Close())
 		require.ErrorIs(t, failure(t, s), pooly.ErrPoolClosed)
 		require.False(t, errors.Is(failure(t, s), pooly.ErrNoHostAvailable))
+		ended, end := context.WithCancel(t.Context())
+		end()
+		_, ofClosed := s.GetConnContext(ended)
+		require.ErrorIs(t, ofClosed, pooly.ErrPoolClosed)
 	})
 }
 
@@ -116,5 +120,38 @@ func TestErrorOfAPoolUsedAloneTellsAnExhaustedOneFromABlackHole(t *testing.T) {
 		_, err = p.Get()
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, pooly.Usage{Hosts: 1, MaxConns: 1, Dialing: 1}, failed.Usage)
+	})
+}
+
+// Below MaxConns, the limit is what keeps callers waiting: "at most 10 each" explained nothing.
+func TestErrorTellsTheLimitThatKeepsCallersWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := pooly.PoolConfig{MaxConns: 10, WaitTimeout: 100 * time.Millisecond}
+		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: config}, "a")
+		p, _ := newPool(t, config)
+		for name, get := range map[string]func() (*pooly.Conn, error){"service": s.GetConn, "pool": p.Get} {
+			var held []*pooly.Conn
+			for range 5 {
+				c, err := get()
+				require.NoError(t, err)
+				held = append(held, c)
+			}
+			for _, c := range held {
+				require.NoError(t, c.Release(context.DeadlineExceeded, pooly.HostUp))
+			}
+			var err error
+			for err == nil {
+				_, err = get()
+			}
+			var failed *pooly.GetConnError
+			require.ErrorAs(t, err, &failed, name)
+			require.ErrorIs(t, err, pooly.ErrOpTimeout)
+			require.Equal(t, failed.Usage.Leased, failed.Usage.Limit, name)
+			require.Less(t, failed.Usage.Limit, 5)
+			require.Positive(t, failed.Usage.Limit)
+			require.ErrorContains(t, err, fmt.Sprintf("at most 10 each and after timeouts %d;", failed.Usage.Limit))
+		}
+		require.Error(t, s.Close())
+		require.Error(t, p.Close())
 	})
 }

@@ -122,6 +122,7 @@ func TestGetConnWithoutHostsFailsAtOnce(t *testing.T) {
 		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
 		require.ErrorContains(t, err, "test")
 		require.Zero(t, time.Since(began))
+		require.Zero(t, s.Stats().Waits, "so MaxWaiting does not turn it away")
 	})
 }
 

@@ -10,13 +10,13 @@ import (
 type group struct {
 	config   PoolConfig                 // immutable, with its defaults filled in
 	fallback time.Duration              // immutable; FallbackDelay, 0: never
+	patience time.Duration              // immutable; FallbackDelay, or its default if that is off
 	clock    clock                      // immutable
 	queue    *queue                     // immutable
 	reaper   *reaper                    // immutable
 	log      *slog.Logger               // immutable
 	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
 	direct   atomic.Bool                // DialContext has been called: connections that nobody has leased are not kept
-	queued   func()                     // called when a call waits in the queue; nil for a Pool used alone
 	freed    signal                     // a place for a connection became free; see DialContext
 
 	size atomic.Int32 // hosts in use
@@ -32,14 +32,6 @@ type group struct {
 
 	// time of the last tick, by clock; right to about 100 ms while busy; 0 for a Pool used alone
 	coarse atomic.Int64
-}
-
-// fallbackOrDefault returns FallbackDelay, or its default if that is off.
-func (g *group) fallbackOrDefault() time.Duration {
-	if g.fallback > 0 {
-		return g.fallback
-	}
-	return DefaultFallbackDelay
 }
 
 // An owner is told how a pool's leases and dials end. All methods but drained are called with the

@@ -61,8 +61,8 @@ func (h *host) become(to status) {
 		s.up.Add(-1)
 	} else {
 		h.epoch++
-		h.ramp = 1
-		h.cause, h.byFeedback, h.failures, h.doubtedAt = nil, false, 0, 0
+		h.gate.most = 1
+		h.cause, h.byFeedback, h.failures, h.doubt.dialBegan = nil, false, 0, 0
 		h.suspectAt = 1
 		h.stopProbe()
 		s.up.Add(1)
@@ -75,13 +75,16 @@ func (h *host) become(to status) {
 // failed. The caller must call after without a lock.
 func (h *host) eject(cause error, byFeedback bool) (after func()) {
 	h.cause, h.byFeedback = cause, byFeedback
-	h.doubted = true
+	h.doubt.failed = true
 	h.become(ejected)
 	h.scheduleProbe(!isLocal(cause))
 	h.queue.displace(&h.line)
 	idle := h.idle.drain()
 	return func() {
 		h.queue.match()
+		if !byFeedback {
+			h.cluster.outliers.readmit()
+		}
 		h.cluster.keeper.hostEjected(h, cause)
 		go h.destroyAll(idle)
 	}
@@ -127,12 +130,6 @@ func isLocal(err error) bool {
 	return false
 }
 
-func (h *host) isByFeedback() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.byFeedback
-}
-
 // judge records how a lease ended. The caller must call after without a lock.
 func (h *host) judge(c *conn, o outcome) (after func()) {
 	switch {
@@ -145,13 +142,13 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 	case h.status == ejected:
 		return nil
 	case !o.failure:
-		h.failures, h.setbacks, h.doubtedAt, h.doubted = 0, 0, 0, false
+		h.failures, h.setbacks, h.doubt = 0, 0, doubt{}
 		h.suspectAt = h.limitOfFailures()
 		h.become(healthy)
 		return nil
 	}
-	first := !h.doubted
-	h.doubted = true
+	first := !h.doubt.failed
+	h.doubt.failed = true
 	h.tally.bad++
 	h.failures++
 	limit := h.limitOfFailures()
@@ -168,7 +165,11 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 		idle = h.idle.drain() // the idle connections may be the cause
 	}
 	return func() {
-		h.cluster.outliers.compare(h, o.cause, suspect)
+		if !suspect {
+			h.cluster.outliers.refresh()
+			return
+		}
+		h.cluster.outliers.compare(h, o.cause)
 		go h.destroyAll(idle)
 	}
 }

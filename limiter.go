@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,7 +27,6 @@ type limiter struct {
 	wellAt time.Duration // when a lease last ended well under the limit
 	usual  time.Duration // moving average of timed leases that ended well
 	endAt  time.Duration // when such a lease last ended
-	fast   shortest
 }
 
 const (
@@ -45,7 +45,6 @@ func (l *limiter) observe(lasted, now time.Duration) {
 	}
 	l.usual += (lasted - l.usual) / usualWeight
 	l.endAt = now
-	l.fast.observe(lasted, now)
 }
 
 // hurried reports whether a lease had less time than leases of the host usually take. It reports
@@ -102,53 +101,58 @@ func (l *limiter) relax(now time.Duration, most int) {
 }
 
 // allowed returns how many leases may be out, which is at most most.
-func (l *limiter) allowed(most int32) int32 {
+func (l *limiter) allowed(most int) int32 {
 	if l.limit == 0 {
-		return most
+		return int32(most)
 	}
-	return min(most, int32(l.limit))
+	return int32(min(most, int(l.limit)))
 }
 
-// shortest returns the duration of the shortest lease of the last one to two seconds. It is 0 if
-// nothing is known.
-func (l *limiter) shortest(c clock) time.Duration {
-	if l.fast.began == 0 {
-		return 0
-	}
-	return l.fast.value(c.now())
+// shortestLease is the duration of the shortest lease of the last one to two seconds that ended
+// well, at any host. A caller with less time left cannot use a connection. It forgets soon, because
+// hosts may become faster.
+//
+// Its methods may be called concurrently, without a lock: a lease that ends as a second ends may
+// count in either.
+type shortestLease struct {
+	began     atomic.Int64 // when the current second began, by the clock; 0: nothing is known
+	now, last atomic.Int64 // the shortest of this second and of the one before; 0: none
 }
 
-// shortest is the duration of the shortest lease of the last one to two seconds that ended well. A
-// caller with less time left cannot use a connection. shortest forgets soon, because hosts may
-// become faster.
-type shortest struct {
-	began     time.Duration // of the current second
-	now, last time.Duration // the shortest of this second and of the one before; 0: none
-}
+const shortestWindow = int64(time.Second)
 
-const shortestWindow = time.Second
-
-func (s *shortest) observe(lasted, now time.Duration) {
-	s.turn(now)
-	if s.now == 0 || lasted < s.now {
-		s.now = max(1, lasted)
+func (s *shortestLease) observe(lasted, now time.Duration) {
+	s.roll(int64(now))
+	for {
+		shortest := s.now.Load()
+		if shortest > 0 && shortest <= int64(lasted) || s.now.CompareAndSwap(shortest, max(1, int64(lasted))) {
+			return
+		}
 	}
 }
 
 // value returns 0 if nothing is known.
-func (s *shortest) value(now time.Duration) time.Duration {
-	s.turn(now)
-	if s.now == 0 || s.last > 0 && s.last < s.now {
-		return s.last
+func (s *shortestLease) value(now time.Duration) time.Duration {
+	s.roll(int64(now))
+	shortest, last := s.now.Load(), s.last.Load()
+	if shortest == 0 || last > 0 && last < shortest {
+		shortest = last
 	}
-	return s.now
+	return time.Duration(shortest)
 }
 
-func (s *shortest) turn(now time.Duration) {
+// roll begins a new second if the current one has passed.
+func (s *shortestLease) roll(now int64) {
+	began := s.began.Load()
 	switch {
-	case s.began == 0 || now-s.began >= 2*shortestWindow:
-		s.began, s.now, s.last = now, 0, 0
-	case now-s.began >= shortestWindow:
-		s.began, s.now, s.last = s.began+shortestWindow, 0, s.now
+	case began == 0 || now-began >= 2*shortestWindow:
+		if s.began.CompareAndSwap(began, now) {
+			s.now.Store(0)
+			s.last.Store(0)
+		}
+	case now-began >= shortestWindow:
+		if s.began.CompareAndSwap(began, began+shortestWindow) {
+			s.last.Store(s.now.Swap(0))
+		}
 	}
 }

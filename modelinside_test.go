@@ -50,8 +50,8 @@ func LookInside(s *Service) Inside {
 
 // look collects what LookInside sees. Its methods take the locks that they need.
 type look struct {
-	in       Inside
-	promised int
+	in      Inside
+	claimed int
 }
 
 func (l *look) failf(format string, args ...any) {
@@ -113,8 +113,8 @@ func (l *look) host(h *host) {
 	defer h.mu.Unlock()
 	out := h.status == ejected
 	in := l.of(h.address)
-	in.Ejected, in.Paused = out, h.paused != nil
-	in.Full, in.Limited = h.load.Load() >= h.allowed, h.limiter.allowed(h.maxConns()) < h.maxConns()
+	in.Ejected, in.Paused = out, h.gate.state == gatePaused
+	in.Full, in.Limited = h.load.Load() >= h.allowed, int(h.limiter.allowed(h.config.MaxConns)) < h.config.MaxConns
 	if !out {
 		l.in.Up++
 	}
@@ -145,7 +145,7 @@ func (l *look) draining(h *host) {
 		l.failf("%s was removed, has no connection, and is not forgotten", h.address)
 	case h.idle.length > 0 || h.line.length.Load() > 0 || h.claimed > 0:
 		l.failf("%s was removed, and has idle connections or waiters", h.address)
-	case h.probe != nil || h.paused != nil:
+	case h.probe != nil || h.gate.state == gatePaused:
 		l.failf("%s was removed, and has timers", h.address)
 	}
 }
@@ -171,20 +171,21 @@ func (l *look) pool(p *Pool) {
 		{"open is within MaxConns", p.open >= 0 && p.open <= p.config.MaxConns},
 		{"outside is DialContext's leases", p.closed || int(p.outside) == outside},
 		{"allowed follows from closed, barred, limit and outside", p.allowed == p.mayBeOut()},
-		{"a pool that serves no one offers nothing", p.allowed > 0 || !p.offered},
+		{"a pool that serves no one offers nothing", p.allowed > 0 || p.line.offer.Load() == 0},
 		{"the limit is none, or from 1 to MaxConns",
 			p.limiter.limit == 0 || p.limiter.limit >= 1 && p.limiter.limit <= float64(p.config.MaxConns)},
 		{"stalled dials are dials", p.stalled >= 0 && p.stalled <= p.dialing},
 		{"dials of DialContext are dials", p.racing >= 0 && p.racing <= p.dialing},
-		{"it is silent for a stalled dial", !p.silent || p.stalled > 0},
+		{"it is silent for a stalled dial", p.gate.state != gateSilent || p.stalled > 0},
 		{"claims are of dials that may end soon", p.claimed >= 0 && p.claimed <= max(0, p.spareLocked())},
 		{"a pool that serves no one has no claims and no line", p.allowed > 0 || p.claimed+line == 0},
 		{"each in line has a dial", p.spareLocked() >= 0},
 		{"nobody is in line while a connection is idle", line == 0 || p.idle.length == 0},
-		{"ramp is from 1 to MaxConns", p.ramp >= 1 && p.ramp <= p.config.MaxConns},
-		{"what it can serve is offered", p.closed || p.offered || !p.canServeLocked()},
+		{"a gate lets at most MaxConns dials start", p.gate.most >= 0 && p.gate.most <= p.config.MaxConns},
+		{"a gate has a timer while it is paused", (p.gate.state == gatePaused) == (p.gate.timer != nil)},
+		{"what it can serve is offered", p.closed || p.line.offer.Load() > 0 || !p.canServeLocked()},
 		{"a quiet pool has nothing to do", !p.quiet ||
-			p.offered && !p.doubted && !p.ages && p.limiter.limit == 0 && line == 0},
+			p.line.offer.Load() > 0 && !p.doubt.failed && !p.ages && p.limiter.limit == 0 && line == 0},
 	} {
 		if !check.ok {
 			l.failf("%s: not so: %s: %s", a, check.what, p.describeLocked())
@@ -194,10 +195,10 @@ func (l *look) pool(p *Pool) {
 }
 
 func (p *Pool) describeLocked() string {
-	return fmt.Sprintf("load %d, allowed %d, line %d, claimed %d, open %d, conns %d, idle %d, dialing %d, stalled %d, silent %v, "+
-		"outside %d, limit %g, ramp %d, offered %v, quiet %v, barred %v, closed %v, paused %v, doubted %v",
-		p.load.Load(), p.allowed, p.line.length.Load(), p.claimed, p.open, len(p.conns), p.idle.length, p.dialing, p.stalled, p.silent,
-		p.outside, p.limiter.limit, p.ramp, p.offered, p.quiet, p.barred, p.closed, p.paused != nil, p.doubted)
+	return fmt.Sprintf("load %d, allowed %d, line %d, claimed %d, open %d, conns %d, idle %d, dialing %d, stalled %d, gate %+v, "+
+		"outside %d, limit %g, offer %d, quiet %v, barred %v, closed %v, doubt %+v",
+		p.load.Load(), p.allowed, p.line.length.Load(), p.claimed, p.open, len(p.conns), p.idle.length, p.dialing, p.stalled, p.gate,
+		p.outside, p.limiter.limit, p.line.offer.Load(), p.quiet, p.barred, p.closed, p.doubt)
 }
 
 // mayBeOut says again what allowLocked computes.
@@ -248,17 +249,17 @@ func (l *look) conns(p *Pool) (leased, outside int) {
 func (l *look) queue(q *queue, pools []*Pool) {
 	for _, p := range pools {
 		p.mu.Lock()
-		l.promised += p.claimed
+		l.claimed += p.claimed
 		p.mu.Unlock()
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.claimed != l.promised {
-		l.failf("%d dials are promised to the queue, and pools have claimed %d", q.claimed, l.promised)
+	if q.claimed != l.claimed {
+		l.failf("%d dials are for the queue, and pools have claimed %d", q.claimed, l.claimed)
 	}
 	n := 0
 	for _, own := range []*line{&q.waiting, &q.returned, &q.late} {
-		if own.server != nil {
+		if own.serve != nil {
 			l.failf("a line of the queue belongs to a pool")
 		}
 		n += l.line(own)
@@ -276,19 +277,16 @@ func (l *look) queue(q *queue, pools []*Pool) {
 		}
 	}
 	for i, own := range q.offers {
-		if int(own.offer) != i+1 {
+		if int(own.offer.Load()) != i+1 {
 			l.failf("offer %d is not where it should be", i)
 		}
 	}
 	for _, p := range pools {
-		if p.line.server != server(p) {
-			l.failf("%s: its line is another pool's", p.address)
-		}
 		l.line(&p.line)
-		if listed := slices.Contains(q.offers, &p.line); listed != (p.line.offer > 0) || !q.closed && !p.closed && listed != p.offered {
-			l.failf("%s: offered %v, offer %d, listed %v", p.address, p.offered, p.line.offer, listed)
+		if listed := slices.Contains(q.offers, &p.line); listed != (p.line.offer.Load() > 0) {
+			l.failf("%s: offer %d, listed %v", p.address, p.line.offer.Load(), listed)
 		}
-		if p.closed && p.line.offer > 0 {
+		if p.closed && p.line.offer.Load() > 0 {
 			l.failf("%s: a closed pool makes an offer", p.address)
 		}
 	}
@@ -339,10 +337,7 @@ func (l *look) waiters(p *Pool) {
 
 // RoundsRun reports whether the rounds run, or nobody needs them.
 func RoundsRun(s *Service) bool {
-	r := &s.rounds
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.running || s.up.Load() > 0 || s.queue.length.Load() == 0 || s.size.Load() == 0 || s.isClosed()
+	return s.dialling.Load() || !s.stranded()
 }
 
 // NothingIsLeft reports whether a closed service has nothing left: no caller, host, offer or timer.

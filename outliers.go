@@ -59,12 +59,9 @@ func (o *outliers) due() bool {
 	return time.Duration(o.cluster.coarse.Load()-o.comparedAt.Load()) >= tallyWindow
 }
 
-// compare ejects h if suspect is set and h is an outlier.
-func (o *outliers) compare(h *host, cause error, suspect bool) {
+// compare ejects h if it is an outlier.
+func (o *outliers) compare(h *host, cause error) {
 	others, own := o.shares(h)
-	if !suspect {
-		return
-	}
 	o.comparedAt.Store(o.cluster.coarse.Load())
 	h.mu.Lock()
 	base, likely := h.limitOfFailures(), chance
@@ -103,15 +100,29 @@ func (t totals) failing() float64 {
 	return t.bad / t.ended
 }
 
-// shares returns how the leases of the other hosts and of h have ended in the last one to two
-// seconds. Adding up locks each pool, so it happens less often the longer it takes.
-func (o *outliers) shares(h *host) (others, own totals) {
+// refresh adds up the totals. It is called when a host fails for the first time, so that the window
+// that its later failures are compared with begins now.
+func (o *outliers) refresh() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.refreshLocked()
+}
+
+// refreshLocked adds up the totals. That locks each pool, so it happens less often the longer it
+// takes.
+func (o *outliers) refreshLocked() {
 	now := o.cluster.clock.now()
 	if o.at == 0 || now-o.at >= addUpRest*o.took {
 		o.addUp(now)
 	}
+}
+
+// shares returns how the leases of the other hosts and of h have ended in the last one to two
+// seconds.
+func (o *outliers) shares(h *host) (others, own totals) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refreshLocked()
 	h.mu.Lock()
 	own = h.tally.since(h)
 	h.mu.Unlock()
@@ -120,18 +131,18 @@ func (o *outliers) shares(h *host) (others, own totals) {
 
 func (o *outliers) addUp(now time.Duration) {
 	hosts := o.cluster.keeper.all()
-	turn, forget := o.began == 0, o.began == 0
-	if age := now - o.began; !turn && age >= tallyWindow {
+	renew, forget := o.began == 0, o.began == 0 // whether a window begins
+	if age := now - o.began; !renew && age >= tallyWindow {
 		since := sinceBase(hosts)
 		// What is older counts no more, unless hosts failed all the time: there may be nothing
 		// else to compare with.
 		forget = age >= 2*tallyWindow && since.failing() <= calm
-		turn = forget || since.ended >= tallyLeast
+		renew = forget || since.ended >= tallyLeast
 	}
 	o.ended, o.bad = 0, 0
 	for _, h := range hosts {
 		h.mu.Lock()
-		if turn {
+		if renew {
 			current := counted{h.endedLocked(), h.tally.bad}
 			h.tally.prev = h.tally.base
 			if forget {
@@ -144,7 +155,7 @@ func (o *outliers) addUp(now time.Duration) {
 		o.ended += t.ended
 		o.bad += t.bad
 	}
-	if turn {
+	if renew {
 		o.began = now
 	}
 	o.at, o.took = now, o.cluster.clock.now()-now
@@ -191,8 +202,7 @@ func (o *outliers) eject(h *host, cause error) {
 	}
 }
 
-// failAlike records that hosts fail alike. If fewer than half are up, hosts that were ejected by
-// feedback take traffic again, because they are no worse than the rest (Envoy's panic threshold).
+// failAlike records that hosts fail alike.
 func (o *outliers) failAlike() {
 	s := o.cluster
 	now := int64(s.clock.now())
@@ -200,9 +210,7 @@ func (o *outliers) failAlike() {
 	if was == 0 || time.Duration(now-was) > panicMemory {
 		s.log.Warn("pooly: hosts fail alike, so none is ejected for it", "service", s.name)
 	}
-	if 2*s.up.Load() < s.size.Load() {
-		o.readmit()
-	}
+	o.readmit()
 }
 
 // alike reports whether hosts have failed alike within panicMemory.
@@ -214,8 +222,12 @@ func (o *outliers) alike() bool {
 // panicMemory is how long hosts count as failing alike.
 const panicMemory = 2 * time.Second
 
-// readmit restores the hosts that were ejected by feedback.
+// readmit restores the hosts that were ejected by feedback if fewer than half are up: they may be no
+// worse than the rest, and the rest is too few (Envoy's panic threshold).
 func (o *outliers) readmit() {
+	if 2*o.cluster.up.Load() >= o.cluster.size.Load() {
+		return
+	}
 	for _, h := range o.cluster.keeper.all() {
 		h.mu.Lock()
 		var after func()

@@ -19,7 +19,6 @@ type Pool struct {
 	load    atomic.Int32 // leases, waiters in line and claims; changed under mu or queue.mu
 	allowed int32        // upper bound of load; 0 while closed or ejected; see allowLocked
 	quiet   bool         // a lease that ends well only needs to become idle
-	offered bool         // the pool is among queue.offers
 	ages    bool         // immutable; connections expire
 	epoch   uint32       // counts restorations, so that older leases can be told apart
 	idle    idleStack    // most recently used on top, so that surplus connections age at the bottom
@@ -30,26 +29,25 @@ type Pool struct {
 	granted *waiter // granted a connection but not woken, linked by next; see unlock
 	line    line    // waiters that a dial is meant for; guarded by queue.mu too
 
-	doubted   bool          // a dial or lease failed since a lease last ended well
-	doubtedAt time.Duration // when the first dial began that failed since then; 0: none
-	barred    bool          // the host is ejected
-	closed    bool
-	limiter   limiter
-	relaxing  *time.Timer   // calls relax; nil before the first limit
-	outside   int32         // leases of DialContext, which the limit does not count
-	conns     []*conn       // all connections: idle, leased and being closed
-	open      int           // connections and dials in flight, at most MaxConns
-	dialing   int           // dials in flight
-	claimed   int           // dials for waiters of the queue; they count in load
-	stalled   int           // dials that have taken longer than FallbackDelay
-	racing    int           // of these, DialContext's, which serve no waiter
-	silent    bool          // a dial has stalled and none has ended since: start no more
-	paused    *time.Timer   // no dial starts until it fires; nil if dials may
-	pause     time.Duration // how long the last one was; 0 after a dial has connected
-	ramp      int           // how many dials may be in flight at once
-	proven    bool          // a dial has connected
-	counts    counts
-	drained   chan struct{} // made by shut; closed when open is 0
+	barred   bool // the host is ejected
+	closed   bool
+	doubt    doubt
+	limiter  limiter
+	relaxing *time.Timer   // calls relax; nil before the first limit
+	outside  int32         // leases of DialContext, which the limit does not count
+	conns    []*conn       // all connections: idle, leased and being closed
+	open     int           // connections and dials in flight, at most MaxConns
+	drained  chan struct{} // made by shut; closed when open is 0
+
+	gate     gate
+	dialing  int           // dials in flight
+	stalled  int           // of these, the ones that have taken longer than FallbackDelay
+	racing   int           // of these, DialContext's, which serve no waiter
+	claimed  int           // of these, the ones for waiters of the queue; they count in load
+	dialErr  error         // of the last dial that ended; nil if it connected
+	failedAt time.Duration // when a dial last failed; 0: never
+
+	dials, dialFailures, cuts uint64 // dials that ended, those that failed, and leases that Close has ended
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -79,15 +77,14 @@ func NewPool(address string, config *PoolConfig) *Pool {
 }
 
 func newGroup(config PoolConfig, log *slog.Logger) *group {
-	g := &group{config: config, clock: newClock(), log: log}
-	g.queue = &queue{clock: g.clock, max: config.MaxWaiting}
+	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
+	g.queue = newQueue(g.clock, config.MaxWaiting)
 	return g
 }
 
 func (p *Pool) init(address string, g *group, o owner) {
 	p.address, p.group, p.owner = address, g, o
-	p.line.server, p.line.load = p, &p.load
-	p.ramp = 1
+	p.line.serve, p.line.total = p.serve, &p.load
 	p.ages = g.config.ConnIdleTimeout > 0 || g.config.MaxConnLifetime > 0
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
@@ -139,16 +136,19 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 
 func (p *Pool) wait(ctx context.Context) (*Conn, error) {
 	c := &call{group: p.group, ctx: ctx}
-	lease, err := c.run(p.admit)
+	lease, err := c.run(func(w *waiter) (*Conn, bool, error) {
+		lease, waits := p.admit(w)
+		return lease, waits, nil
+	})
 	if err == nil {
 		return lease, nil
 	}
 	failure := &GetConnError{Pool: p.address, Reason: err}
 	p.mu.Lock()
-	if cause := p.counts.cause; cause != nil {
+	if cause := p.dialErr; cause != nil {
 		failure.Attempts = []Attempt{{p.address, cause}}
 	}
-	failure.Usage = p.usageLocked()
+	p.useLocked(&failure.Usage)
 	p.mu.Unlock()
 	failure.Usage.Waiting = int(p.queue.length.Load())
 	return nil, failure
@@ -169,15 +169,15 @@ func (p *Pool) statsLocked() PoolStats {
 		Dialing:      p.dialing,
 		Open:         len(p.conns),
 		Gets:         p.gets,
-		Puts:         p.gets - p.counts.cut - uint64(inUse),
-		Dials:        p.counts.dials,
-		Failures:     p.counts.failures,
+		Puts:         p.gets - p.cuts - uint64(inUse),
+		Dials:        p.dials,
+		Failures:     p.dialFailures,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
 	if !p.closed {
-		stats.MaxConns = int(p.maxConns())
-		stats.Limit = int(p.limiter.allowed(p.maxConns()))
+		stats.MaxConns = p.config.MaxConns
+		stats.Limit = int(p.limiter.allowed(p.config.MaxConns))
 	}
 	if inUse > 0 {
 		stats.OldestLease = p.oldestLeaseLocked()
@@ -189,10 +189,6 @@ func (p *Pool) inUseLocked() int {
 	p.queue.mu.Lock() // otherwise a waiter that leaves the line might be counted
 	defer p.queue.mu.Unlock()
 	return int(p.load.Load()-p.line.length.Load()) - p.claimed
-}
-
-func (p *Pool) maxConns() int32 {
-	return int32(p.config.MaxConns)
 }
 
 // Close closes the pool. Callers that wait get ErrPoolClosed. Idle connections are closed at once,
@@ -214,19 +210,19 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// usageLocked returns how much the pool has, and how much of it is in use.
-func (p *Pool) usageLocked() Usage {
-	u := Usage{
-		Hosts:       1,
-		Leased:      p.inUseLocked(),
-		Dialing:     p.dialing,
-		MaxConns:    p.config.MaxConns,
-		OldestLease: p.oldestLeaseLocked(),
-	}
+// useLocked adds the pool to u.
+func (p *Pool) useLocked(u *Usage) {
+	u.Hosts++
 	if p.barred {
-		u.Ejected = 1
+		u.Ejected++
 	}
-	return u
+	u.MaxConns = p.config.MaxConns
+	if most := int(p.limiter.allowed(u.MaxConns)); most < u.MaxConns && (u.Limit == 0 || most < u.Limit) {
+		u.Limit = most
+	}
+	u.Leased += p.inUseLocked()
+	u.Dialing += p.dialing
+	u.OldestLease = max(u.OldestLease, p.oldestLeaseLocked())
 }
 
 // oldestLeaseLocked returns how long the lease that is out longest has lasted, by the coarse clock.

@@ -1,7 +1,6 @@
 package pooly
 
 import (
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,26 +13,27 @@ import (
 //
 // The queue serves calls in the order in which they began to wait. In overload that order would
 // give each connection to a caller that has little time left to use it. So late waiters (see
-// waiter.late) are served last, and the newest of them first. This is adaptive LIFO: Maurer, Fail
+// lateAfter) are served last, and the newest of them first. This is adaptive LIFO: Maurer, Fail
 // at Scale, ACM Queue 13(8), 2015. Waiters without a deadline are never late.
 //
 // There is one queue per service, or per Pool used alone. Its lock may be taken under a pool's
 // lock. Nothing is locked under it.
 type queue struct {
-	clock      clock        // immutable
-	max        int          // immutable; MaxWaiting, 0: no limit
-	length     atomic.Int32 // of waiting, returned and late together
-	shed       atomic.Uint64
-	matching   atomic.Bool // matchRest is running
-	matchAgain atomic.Bool // matchRest must run once more
-	spare      sync.Pool   // of *waiter, to save allocations
+	clock    clock        // immutable
+	max      int          // immutable; MaxWaiting, 0: no limit
+	queued   func()       // immutable; called when a call waits in the queue; nil for a Pool used alone
+	length   atomic.Int32 // of waiting, returned and late together
+	shed     atomic.Uint64
+	shortest shortestLease
+	walks    atomic.Int32 // requests for matchAll; it runs unless this is 0
+	spare    sync.Pool    // of *waiter, to save allocations
 
 	mu       mutex // guards the fields below and all lines of waiters of the service
 	waiting  line
 	returned line    // waiters whose dial failed or takes long; they came before those in waiting
-	late     line    // see waiter.late; the newest is served first
+	late     line    // late waiters, the newest first
 	offers   []*line // of the pools that have an idle connection, or room for a dial, and nobody to give it to
-	turn     int     // which offer match takes next
+	asked    int     // counts calls of match, so that each begins with another offer
 	claimed  int     // dials in flight for waiters of the queue
 	closed   bool
 }
@@ -51,57 +51,52 @@ const (
 	matchMost = 8
 )
 
-// newWaiter returns a waiter, recycled if possible. Recycling is safe because nobody keeps a waiter
-// that was answered or has left. Each queue recycles its own waiters, so that no channel leaves its
-// testing/synctest bubble.
-func (q *queue) newWaiter() *waiter {
-	w, _ := q.spare.Get().(*waiter)
-	if w == nil {
-		return &waiter{ready: make(chan struct{}, 1)}
+func newQueue(c clock, most int) *queue {
+	q := &queue{clock: c, max: most}
+	q.spare.New = func() any { return &waiter{ready: make(chan struct{}, 1)} }
+	for _, l := range [...]*line{&q.waiting, &q.returned, &q.late} {
+		l.total = &q.length
 	}
-	return w
+	return q
 }
 
+// recycle keeps a waiter for another call. That is safe because nobody keeps a waiter that was
+// answered or has left. Each queue recycles its own waiters, so that no channel leaves its
+// testing/synctest bubble.
 func (q *queue) recycle(w *waiter) {
 	*w = waiter{ready: w.ready}
 	q.spare.Put(w)
 }
 
-// push has w wait in the queue. back says that the call has waited before and was given a dead
-// connection: w then goes ahead of calls that came later. The caller must call match afterwards if
-// there are offers.
-func (q *queue) push(w *waiter, back bool) (offers bool, err error) {
+// push has w wait in the queue, and has pools with offers serve it. back says that the call has
+// waited before and was given a dead connection: w then goes ahead of calls that came later.
+func (q *queue) push(w *waiter, back bool) error {
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	l := &q.waiting
+	var err error
 	switch {
 	case q.closed:
-		return false, ErrPoolClosed
+		err = ErrPoolClosed
 	case back:
-		q.pushLocked(&q.returned, w)
+		l = &q.returned
 	case q.max > 0 && int(q.length.Load()) >= q.max:
 		q.shed.Add(1)
-		return false, ErrOverloaded
-	default:
-		q.pushLocked(&q.waiting, w)
+		err = ErrOverloaded
 	}
-	return len(q.offers) > 0, nil
-}
-
-func (q *queue) pushLocked(l *line, w *waiter) {
-	l.push(w)
-	q.length.Add(1)
-}
-
-func (q *queue) removeLocked(w *waiter) {
-	w.line.remove(w)
-	q.length.Add(-1)
-}
-
-// join has w wait in a pool's line. The caller must hold the pool's lock.
-func (q *queue) join(l *line, w *waiter) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l.push(w)
+	if err != nil {
+		q.mu.Unlock()
+		return err
+	}
+	l.insert(l.back, w, nil)
+	offers := len(q.offers) > 0
+	q.mu.Unlock()
+	if q.queued != nil {
+		q.queued()
+	}
+	if offers {
+		q.match()
+	}
+	return nil
 }
 
 // first removes and returns the oldest waiter of a pool's line, nil if there is none. The caller
@@ -119,23 +114,6 @@ func (q *queue) first(l *line) *waiter {
 	return w
 }
 
-// leave removes w from its line and returns that line. It returns nil if w has been answered or is
-// about to be.
-func (q *queue) leave(w *waiter) *line {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := w.line
-	if l == nil {
-		return nil
-	}
-	if l.server == nil {
-		q.removeLocked(w)
-	} else {
-		l.remove(w)
-	}
-	return l
-}
-
 // displace moves the waiters of a pool's line to the queue. The caller must call match afterwards.
 func (q *queue) displace(l *line) {
 	if l.length.Load() == 0 {
@@ -150,36 +128,33 @@ func (q *queue) displace(l *line) {
 			w.answer(nil, ErrPoolClosed)
 			continue
 		}
-		q.pushLocked(&q.returned, w)
+		q.returned.insert(q.returned.back, w, nil)
 	}
 }
 
 // next removes and returns the waiter that p should serve. If there is none, it records p's offer
-// and returns nil. shortest is the shortest time that a lease lasts: a caller of Do with less time
-// left is answered with an error.
-func (q *queue) next(p *line, shortest time.Duration) *waiter {
+// and returns nil. A caller of Do that has less time left than the shortest lease took is answered
+// with an error.
+func (q *queue) next(p *line) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.length.Load() == 0 {
-		q.offerLocked(p)
-		return nil
-	}
 	for {
 		w := q.pickLocked(p)
 		if w == nil {
 			q.offerLocked(p)
 			return nil
 		}
-		q.removeLocked(w)
-		if !w.whole || shortest == 0 {
+		w.line.remove(w)
+		if !w.whole {
 			return w
 		}
-		if left := w.deadline - q.clock.now(); left < shortest {
-			q.shed.Add(1)
-			w.answer(nil, &hopelessError{left: max(0, left), needed: shortest})
-			continue
+		now := q.clock.now()
+		left, needed := max(0, w.deadline-now), q.shortest.value(now)
+		if left >= needed {
+			return w
 		}
-		return w
+		q.shed.Add(1)
+		w.answer(nil, &hopelessError{left: left, needed: needed})
 	}
 }
 
@@ -196,13 +171,6 @@ func (q *queue) claim(p *line) bool {
 	return false
 }
 
-// unclaim gives up n claims.
-func (q *queue) unclaim(n int) {
-	q.mu.Lock()
-	q.claimed -= n
-	q.mu.Unlock()
-}
-
 // pickLocked returns the waiter that p should serve, nil if there is none. It skips waiters that
 // avoid p. After skipMost of these it returns the first one, because a preference must not cost a
 // walk through the queue.
@@ -211,18 +179,18 @@ func (q *queue) pickLocked(p *line) *waiter {
 	var first *waiter
 	looked := 0
 	for _, l := range [...]*line{&q.returned, &q.waiting, &q.late} {
-		newest := l == &q.late
-		for w := l.end(newest); w != nil; w = w.neighbour(newest) {
-			if len(w.avoid) == 0 || !slices.Contains(w.avoid, p) {
+		for w := l.front; w != nil && looked <= skipMost; w = w.next {
+			if !slices.Contains(w.avoid, p) {
 				return w
 			}
 			if first == nil {
 				first = w
 			}
-			if looked++; looked > skipMost {
-				return first
-			}
+			looked++
 		}
+	}
+	if looked > skipMost {
+		return first
 	}
 	return nil
 }
@@ -235,26 +203,19 @@ func (q *queue) setLateAsideLocked() {
 			if now == 0 {
 				now = q.clock.now()
 			}
-			if !w.late(now) {
+			if waited := now - w.since; waited < lateAfter || waited < (w.deadline-w.since)/lateShare {
 				break
 			}
 			l.remove(w)
-			q.late.push(w)
+			q.late.insert(nil, w, q.late.front)
 		}
 	}
 }
 
-// late reports whether w has waited for at least lateAfter, and for 1/lateShare of the time that it
-// had until its deadline.
-func (w *waiter) late(now time.Duration) bool {
-	waited := now - w.since
-	return w.deadline != forever && waited >= lateAfter && waited >= (w.deadline-w.since)/lateShare
-}
-
 func (q *queue) offerLocked(p *line) {
-	if p.offer == 0 && !q.closed {
+	if p.offer.Load() == 0 && !q.closed {
 		q.offers = append(q.offers, p)
-		p.offer = int32(len(q.offers))
+		p.offer.Store(int32(len(q.offers)))
 	}
 }
 
@@ -262,88 +223,71 @@ func (q *queue) offerLocked(p *line) {
 func (q *queue) withdraw(p *line) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if p.offer == 0 {
-		return
+	place := p.offer.Swap(0) - 1
+	last := len(q.offers) - 1
+	if moved := q.offers[last]; moved != p {
+		q.offers[place] = moved
+		moved.offer.Store(place + 1)
 	}
-	last := q.offers[len(q.offers)-1]
-	q.offers[p.offer-1] = last
-	last.offer = p.offer
-	q.offers[len(q.offers)-1] = nil
-	q.offers = q.offers[:len(q.offers)-1]
-	p.offer = 0
+	q.offers[last] = nil
+	q.offers = q.offers[:last]
 }
 
 // match has pools with offers serve waiters. Call it without a pool's lock after waiters were
-// pushed or displaced.
+// pushed or displaced. Offers may be out of date, and there may be as many as hosts. So match asks
+// only matchMost pools itself.
 func (q *queue) match() {
-	for !q.matchSome() {
+	var asked [matchMost]*line
+	q.mu.Lock()
+	q.asked++
+	most := min(matchMost, len(q.offers))
+	for i := range most {
+		asked[i] = q.offers[(q.asked+i)%len(q.offers)]
+	}
+	more := len(q.offers) > most
+	q.mu.Unlock()
+	if !q.serveFrom(asked[:most]) && more && q.walks.Add(1) == 1 {
+		go q.matchAll()
 	}
 }
 
-// matchRest runs match in the background. One goroutine does it for all calls.
-func (q *queue) matchRest() {
-	q.matchAgain.Store(true)
-	if q.matching.Swap(true) {
-		return
+// matchAll is match for all offers. One goroutine does it for all calls of match.
+func (q *queue) matchAll() {
+	for walks := q.walks.Load(); walks > 0; walks = q.walks.Add(-walks) {
+		q.mu.Lock()
+		offers := slices.Clone(q.offers)
+		q.mu.Unlock()
+		q.serveFrom(offers)
 	}
-	go func() {
-		for q.matchAgain.Swap(false) {
-			q.match()
-			q.matching.Store(false)
-			if q.matchAgain.Load() && q.matching.Swap(true) {
-				return // a call has begun another
-			}
-		}
-	}()
 }
 
-// matchSome is match for up to matchMost offers. It reports whether that was enough. Offers may be
-// out of date, and there may be as many as hosts.
-func (q *queue) matchSome() bool {
-	unwanted := 0
-	for range matchMost {
-		p := q.anyOffer(nil)
-		if p == nil || q.length.Load() == 0 {
+// serveFrom has pools serve waiters. It reports whether nobody waits any more.
+func (q *queue) serveFrom(pools []*line) bool {
+	for _, p := range pools {
+		if q.length.Load() == 0 {
 			return true
 		}
-		if p.server.serve() {
-			unwanted++
-		}
+		p.serve()
 	}
-	return unwanted == matchMost // the waiters avoid these pools, or dials are under way for all
+	return q.length.Load() == 0
 }
 
-// anyOffer returns a pool that has an offer and is not in avoid, each pool in turn. It returns nil
-// if it finds none after a few tries.
-func (q *queue) anyOffer(avoid []*line) *line {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for range min(len(q.offers), len(avoid)+1) {
-		q.turn++
-		if p := q.offers[q.turn%len(q.offers)]; !slices.Contains(avoid, p) {
-			return p
-		}
-	}
-	return nil
-}
-
-// settleFor has w accept any pool.
-func (q *queue) settleFor(w *waiter) {
-	q.mu.Lock()
-	w.avoid = nil
-	q.mu.Unlock()
-}
-
-// fail answers with err all waiters whose rounds are used up, which are those whose waiter.round is
-// at most last. Lines are sorted by round, except for small differences, so fail looks only at the
-// front of each.
-func (q *queue) fail(last int64, err error) {
+// fail counts a failed attempt to reach any host, for the waiters whose calls began by the given
+// time. It answers with err those that have as many attempts.
+func (q *queue) fail(by time.Duration, attempts int, err error) {
 	q.mu.Lock()
 	var failed []*waiter
-	for _, l := range []*line{&q.late, &q.returned, &q.waiting} {
-		for w := l.front; w != nil && w.round <= last; w = l.front {
-			q.removeLocked(w)
-			failed = append(failed, w)
+	for _, l := range [...]*line{&q.late, &q.returned, &q.waiting} {
+		var next *waiter
+		for w := l.front; w != nil; w = next {
+			next = w.next
+			if w.since > by {
+				continue
+			}
+			if w.attempts++; w.attempts >= attempts {
+				l.remove(w)
+				failed = append(failed, w)
+			}
 		}
 	}
 	q.mu.Unlock()
@@ -357,10 +301,5 @@ func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
-	q.failAll(ErrPoolClosed)
-}
-
-// failAll answers all waiters of the queue with err.
-func (q *queue) failAll(err error) {
-	q.fail(math.MaxInt64, err)
+	q.fail(forever, 0, ErrPoolClosed)
 }

@@ -51,6 +51,7 @@ func TestWaitersAreServedInOrderUntilTheyAreLate(t *testing.T) {
 	}{
 		{"none is late", 400 * time.Millisecond, 90 * time.Millisecond, []int{0, 1, 2, 3, 4}},
 		{"a quarter of the time has passed for some", 400 * time.Millisecond, 107 * time.Millisecond, []int{2, 3, 4, 1, 0}},
+		{"one is late from now on", 200 * time.Millisecond, 50 * time.Millisecond, []int{1, 2, 3, 4, 0}},
 		{"all are late", 400 * time.Millisecond, 300 * time.Millisecond, []int{4, 3, 2, 1, 0}},
 		{"the queue has not stood for long", 100 * time.Millisecond, 43 * time.Millisecond, []int{0, 1, 2, 3, 4}},
 		{"no deadline", 0, time.Hour, []int{0, 1, 2, 3, 4}},
@@ -152,6 +153,43 @@ func TestDoThatIsHopelessTakesNoConnection(t *testing.T) {
 		release(t, held)
 		wg.Wait()
 		require.NoError(t, hopeful)
+	})
+}
+
+// What one host takes says nothing of the others. The slow one turned away a caller that the fast one could serve.
+func TestSlowHostTurnsNobodyAwayWhomAFastOneCanServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			BanditStrategy: inOrder{"slow", "fast"},
+			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
+		}, "slow", "fast")
+		do := func(timeout time.Duration) error {
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			defer cancel()
+			return s.Do(ctx, func(c *pooly.Conn) error {
+				time.Sleep(map[string]time.Duration{"slow": 100 * time.Millisecond, "fast": 10 * time.Millisecond}[c.Address()])
+				return nil
+			})
+		}
+		var wg sync.WaitGroup
+		for range 2 { // both hosts, at once
+			wg.Go(func() {
+				if err := do(time.Minute); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		slow, fast := get(t, s), get(t, s)
+		require.Equal(t, "slow", slow.Address())
+		var err error
+		wg.Go(func() { err = do(200 * time.Millisecond) })
+		time.Sleep(150 * time.Millisecond)
+		release(t, slow)
+		wg.Wait()
+		require.NotErrorIs(t, err, pooly.ErrOverloaded)
+		require.Zero(t, s.Stats().Shed)
+		release(t, fast)
 	})
 }
 
@@ -293,9 +331,26 @@ func TestCallerFindsTheOneHostWithRoomAmongManyFullOnes(t *testing.T) {
 	}
 }
 
-// A caller who leaves a black hole must not wait for a dial while one of the other hosts has an idle connection.
+// The hosts that have room share what the strategy sends to a full one.
+func TestCallersWhoFindAFullHostAreSpreadOverTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{
+			BanditStrategy: inOrder{"full"},
+			PoolConfig:     pooly.PoolConfig{MaxConns: 6},
+		}, "full", "a", "b", "c")
+		at := make(map[string]int)
+		for range 6 + 9 {
+			at[get(t, s).Address()]++
+		}
+		require.Equal(t, map[string]int{"full": 6, "a": 3, "b": 3, "c": 3}, at)
+		require.Error(t, s.Close())
+	})
+}
+
+// A caller who leaves a black hole must not wait for a dial while one of the other hosts has an idle connection. There
+// are more hosts than a call asks itself, and once one dials for the caller, the others have nothing but that connection.
 func TestCallerWhoLeavesABlackHoleFindsTheOneIdleConnection(t *testing.T) {
-	const hosts = 12
+	const hosts = 30
 	for ready := range hosts {
 		synctest.Test(t, func(t *testing.T) {
 			pick := 0

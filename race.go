@@ -282,39 +282,23 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	h.mu.Lock()
 	h.dialing--
 	h.racing--
-	var after func()
-	var drained bool
 	d := &dial{began: h.ejections, beganAt: h.clock.now()}
+	var after func()
 	switch {
 	case result.conn != nil:
-		h.counts.dials++
-		h.adoptLocked(result.conn)
-		if !h.closed {
-			after = h.connectedLocked(d)
-		}
+		h.dials++
+		after = h.connectedLocked(d, result.conn)
+		h.settleLocked()
+		h.unlock()
+	case ctx.Err() == nil || errors.Is(result.err, errExited):
+		h.dials++
+		after = h.failedLocked(d, result.err)
+		h.freePlace()
 	default:
-		h.open--
-		if ctx.Err() == nil || errors.Is(result.err, errExited) {
-			h.counts.dials++
-			h.counts.failures++
-			h.counts.cause, h.counts.failedAt = result.err, h.clock.now()
-			if !h.closed {
-				h.ramp = 1
-				after = h.dialEnded(d, result.err)
-			}
-		}
-		drained = h.drainedLocked()
+		h.freePlace()
 	}
-	h.settleLocked()
-	h.unlock()
 	d.done(after)
 	h.queue.match()
-	if result.conn == nil {
-		h.freed.tell()
-	}
-	if drained {
-		h.drained()
-	}
 }
 
 // lendOutside leases a connection to DialContext. It returns nil if the pool was closed in the

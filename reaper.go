@@ -11,6 +11,7 @@ import (
 type reaper struct {
 	group *group
 	pools iter.Seq[*Pool]
+	gap   time.Duration // immutable; between two sweeps, see sweepGap
 
 	next atomic.Int64 // when the timer fires, by group.clock; forever if it is not set
 
@@ -29,7 +30,12 @@ type reaper struct {
 const sweepGap = 100 * time.Millisecond
 
 func newReaper(g *group, pools iter.Seq[*Pool]) *reaper {
-	r := &reaper{group: g, pools: pools}
+	r := &reaper{group: g, pools: pools, gap: sweepGap}
+	for _, age := range [...]time.Duration{g.config.ConnIdleTimeout, g.config.MaxConnLifetime} {
+		if age > 0 {
+			r.gap = min(r.gap, age/64)
+		}
+	}
 	r.next.Store(int64(forever))
 	return r
 }
@@ -45,7 +51,7 @@ func (r *reaper) expect(expiry time.Duration) {
 		return
 	}
 	if r.swept > 0 {
-		expiry = max(expiry, r.swept+r.gap())
+		expiry = max(expiry, r.swept+r.gap)
 	}
 	r.next.Store(int64(expiry))
 	delay := expiry - r.group.clock.now()
@@ -54,16 +60,6 @@ func (r *reaper) expect(expiry time.Duration) {
 	} else {
 		r.timer.Reset(delay)
 	}
-}
-
-func (r *reaper) gap() time.Duration {
-	age := forever
-	for _, limit := range []time.Duration{r.group.config.ConnIdleTimeout, r.group.config.MaxConnLifetime} {
-		if limit > 0 {
-			age = min(age, limit)
-		}
-	}
-	return min(sweepGap, age/64)
 }
 
 func (r *reaper) sweep() {

@@ -24,7 +24,7 @@ func (s *Service) awake() (due bool) {
 	s.scheduleLocked(now, true)
 	asleep := !s.ticking
 	s.ticking = true
-	return asleep && s.refreshed != 0 && s.dueLocked(now) // else scores are what Add set
+	return asleep && s.refreshed != 0 && s.dueLocked() <= now // else scores are what Add set
 }
 
 // keepTimeLocked updates the clocks that calls read.
@@ -38,8 +38,8 @@ func (s *Service) keepTimeLocked() (now time.Duration) {
 // scheduleLocked sets the timer for the next time that scores are due. If the service is in use,
 // the timer also fires when a slot ends.
 func (s *Service) scheduleLocked(now time.Duration, inUse bool) {
-	next := later(s.refreshed, s.periodLocked())
-	if s.refreshed == 0 || next <= now {
+	next := s.dueLocked()
+	if next <= now {
 		next = later(now, s.config.MemoizeScoreDuration)
 	}
 	if inUse {
@@ -63,7 +63,7 @@ func (s *Service) tick() {
 	inUse := s.busy.Swap(false)
 	s.unseen = s.unseen || inUse
 	s.ticking = s.unseen
-	due := s.unseen && s.dueLocked(now)
+	due := s.unseen && s.dueLocked() <= now
 	if s.ticking {
 		s.scheduleLocked(now, inUse)
 	}
@@ -76,25 +76,23 @@ func (s *Service) tick() {
 	}
 }
 
-// dueLocked reports whether the scores should be computed.
-func (s *Service) dueLocked(now time.Duration) bool {
-	return s.refreshed == 0 || now-s.refreshed >= s.periodLocked()
-}
-
 // refreshRest limits refreshing to a share of the time: a refresh that took d is followed by a
 // pause of at least refreshRest·d. See bench/NOTES.md for the value.
 const refreshRest = 400
 
-// periodLocked returns the shortest time between two refreshes. It uses the shorter of the last two
+// dueLocked returns when the scores should be computed next. It uses the shorter of the last two
 // durations, so that one slow refresh does not count.
-func (s *Service) periodLocked() time.Duration {
-	return max(s.config.MemoizeScoreDuration, refreshRest*min(s.took[0], s.took[1]))
+func (s *Service) dueLocked() time.Duration {
+	if s.refreshed == 0 {
+		return 0
+	}
+	return later(s.refreshed, max(s.config.MemoizeScoreDuration, refreshRest*min(s.took[0], s.took[1])))
 }
 
 // refresh computes the scores if they are due, and puts them in effect.
 func (s *Service) refresh() {
 	s.mu.Lock()
-	due := !s.closed && s.dueLocked(s.clock.now())
+	due := !s.closed && s.dueLocked() <= s.clock.now()
 	s.mu.Unlock()
 	if !due {
 		return

@@ -2,23 +2,15 @@ package pooly
 
 import (
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
-// rounds dials the hosts for callers who wait while no host is up. One goroutine dials for all
-// callers, so dials do not multiply with callers. It ends when nobody waits or a host is up.
+// Rounds of dials are for callers who wait while no host is up. One goroutine dials for all callers,
+// so dials do not multiply with callers. It ends when nobody waits or a host is up.
 //
 // A round ends when each host has failed once. In the first round, failures of the last roundGrace
 // count too. A call fails after GetAttempts rounds. Rounds count that began while the call waited,
-// or at most roundGrace before.
-type rounds struct {
-	round atomic.Int64 // number of the round that runs or comes next
-	began atomic.Int64 // when the current round began, by the clock; 0: no round runs
-
-	mu      mutex // guards running; nothing is locked under it
-	running bool
-}
+// or at most roundGrace before. A round that a host ends by being up does not count.
 
 // roundDials is how many dials of a round may be in flight at once.
 const roundDials = 64
@@ -26,62 +18,39 @@ const roundDials = 64
 // roundGrace is how old a failure may be to count for a caller that comes now.
 const roundGrace = DefaultRetryDelay
 
-// ignored returns the last round that does not count for a call that begins now.
-func (r *rounds) ignored(now time.Duration) int64 {
-	if began := time.Duration(r.began.Load()); began == 0 || now-began <= roundGrace {
-		return r.round.Load() - 1
-	}
-	return r.round.Load()
-}
-
 // dialAll starts rounds of dials if callers wait and no host is up. If there are no hosts, it fails
 // the callers.
 func (s *Service) dialAll() {
 	if s.size.Load() == 0 {
-		s.queue.failAll(ErrNoHostAvailable)
-		return
+		s.queue.fail(forever, 0, ErrNoHostAvailable)
 	}
-	if s.up.Load() > 0 || s.queue.length.Load() == 0 {
-		return
-	}
-	r := &s.rounds
-	r.mu.Lock()
-	starts := !r.running
-	r.running = true
-	r.mu.Unlock()
-	if starts {
+	if s.stranded() && !s.dialling.Swap(true) {
 		s.tasks.start(s.runRounds)
 	}
 }
 
-// needed reports whether there is someone to dial for. If not, it marks the rounds as ended.
-func (r *rounds) needed(s *Service) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.running = s.up.Load() <= 0 && s.queue.length.Load() > 0 && s.size.Load() > 0 && !s.isClosed()
-	return r.running
+// stranded reports whether callers wait and no host is up.
+func (s *Service) stranded() bool {
+	return s.up.Load() <= 0 && s.queue.length.Load() > 0 && s.size.Load() > 0
 }
 
 func (s *Service) runRounds() {
-	r := &s.rounds
-	for grace := roundGrace; r.needed(s); grace = 0 {
+	for grace := roundGrace; s.stranded(); grace = 0 {
 		s.widen()
 		began := s.clock.now()
-		r.began.Store(int64(began))
-		open := s.runRound(began - grace)
-		ended := r.round.Add(1) - 1
-		r.began.Store(0)
-		if !open {
-			return
+		if !s.runRound(began - grace) {
+			break
 		}
 		if s.up.Load() > 0 {
 			continue
 		}
-		s.queue.fail(ended-int64(s.config.GetAttempts), ErrNoHostAvailable)
+		s.queue.fail(began+roundGrace, s.config.GetAttempts, ErrNoHostAvailable)
 		if !s.pause(s.config.RetryDelay) {
-			return
+			break
 		}
 	}
+	s.dialling.Store(false)
+	s.dialAll() // for a caller who came just before
 }
 
 // runRound dials each host that has not failed since the given time. It returns when each has
@@ -139,7 +108,7 @@ func (s *Service) runRound(since time.Duration) bool {
 func (h *host) failedSince(t time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.counts.failedAt > 0 && h.counts.failedAt >= t
+	return h.failedAt > 0 && h.failedAt >= t
 }
 
 // pause waits for d. It returns false if the service is closed first.

@@ -167,3 +167,35 @@ func TestCallerWhoComesBetweenTwoRoundsFailsAfterTheNextOnes(t *testing.T) {
 		require.Equal(t, time.Second, <-first)
 	})
 }
+
+// In a round that a host ends by being up, nobody failed. It counted as one of the caller's attempts all the same.
+func TestRoundThatAHostEndsByBeingUpIsNoAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			GetAttempts:      3,
+			BaseEjectionTime: time.Hour, MaxEjectionTime: time.Hour,
+			PoolConfig: pooly.PoolConfig{RetryDelay: time.Second, MaxConns: 1},
+		}, "down", "flaps")
+		d.refuse("down", "flaps")
+		began := time.Now()
+		served, failed := make(chan *pooly.Conn, 2), make(chan error, 2)
+		for range 2 {
+			go func() {
+				if c, err := s.GetConn(); err == nil {
+					served <- c
+				} else {
+					failed <- err
+				}
+			}()
+		}
+		time.Sleep(500 * time.Millisecond)
+		d.accept("flaps")
+		c := <-served
+		require.Equal(t, time.Second, time.Since(began), "in the second round")
+		d.refuse("flaps")
+		require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		require.ErrorIs(t, <-failed, pooly.ErrNoHostAvailable)
+		require.Equal(t, 2*time.Second, time.Since(began), "after the first, the third and the fourth")
+		require.Equal(t, 3, d.host("down").dials)
+	})
+}

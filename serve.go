@@ -2,35 +2,19 @@ package pooly
 
 // How a pool gives connections and dials to waiters.
 
-// serve gives what the pool has to waiters, or withdraws its offer if it has nothing. unwanted
-// reports that it served no waiter of the queue although it has something.
-func (p *Pool) serve() (unwanted bool) {
+// serve gives what the pool has to waiters. The queue calls it if the pool has an offer.
+func (p *Pool) serve() {
 	p.mu.Lock()
 	defer p.unlock()
-	if p.settleLocked() {
-		return false
-	}
-	if p.canServeLocked() {
-		return true
-	}
-	if p.offered {
-		p.withdrawLocked()
-	}
-	return false
-}
-
-func (p *Pool) withdrawLocked() {
-	p.queue.withdraw(&p.line)
-	p.offered, p.quiet = false, false
+	p.settleLocked()
 }
 
 // settleLocked gives idle connections and room for dials to waiters, and offers the rest to the
 // queue. Call it after every change by which the pool may have more, or one dial less.
 //
-// putBack does without it while the pool's offer stands. An offer may be out of date: serve
-// withdraws it then. settleLocked reports whether a waiter of the queue was served, or will be by a
-// dial.
-func (p *Pool) settleLocked() (served bool) {
+// take and the short way of putBack do without it. So an offer may be out of date until the queue
+// asks for it.
+func (p *Pool) settleLocked() {
 	for p.idle.top != nil { // so the host is up: one that is ejected or closed has nothing idle
 		w := p.queue.first(&p.line)
 		if w == nil {
@@ -40,47 +24,47 @@ func (p *Pool) settleLocked() (served bool) {
 	}
 	p.unclaimLocked()
 	for p.canServeLocked() {
-		if p.offered && p.queue.length.Load() == 0 {
+		if p.line.offer.Load() > 0 && p.queue.length.Load() == 0 {
 			break // the next caller sees the offer
 		}
 		if p.idle.top != nil {
-			w := p.queue.next(&p.line, p.limiter.shortest(p.clock))
+			w := p.queue.next(&p.line)
 			if w == nil {
-				p.offered = true
 				break
 			}
 			p.grantLocked(w)
-		} else {
-			if !p.queue.claim(&p.line) {
-				p.offered = true
-				break
-			}
-			p.claimed++
-			p.load.Add(1)
-			if p.claimed > p.spareLocked() {
-				p.startDialLocked(&dial{})
-			}
+			continue
 		}
-		served = true
+		if !p.queue.claim(&p.line) {
+			break
+		}
+		p.claimed++
+		p.load.Add(1)
+		if p.claimed > p.spareLocked() {
+			p.startDialLocked(&dial{})
+		}
 	}
-	if p.offered && p.allowed == 0 {
-		p.withdrawLocked()
+	offered := p.line.offer.Load() > 0
+	if offered && !p.canServeLocked() {
+		p.queue.withdraw(&p.line)
+		offered = false
 	}
-	p.quiet = p.offered && !p.doubted && !p.ages && p.limiter.limit == 0 && p.line.length.Load() == 0
-	return served
+	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 && p.line.length.Load() == 0
 }
 
-// canServeLocked reports whether the pool can serve one more caller.
+// canServeLocked reports whether the pool can serve one more caller: with an idle connection, or
+// with a dial.
 func (p *Pool) canServeLocked() bool {
-	return p.load.Load() < p.allowed && (p.idle.top != nil || p.roomLocked())
+	return p.load.Load() < p.allowed && (p.idle.top != nil ||
+		p.gate.state != gateSilent && p.spareLocked() > p.claimed ||
+		p.mayDialLocked())
 }
 
 // grantLocked leases the connection on top to a waiter. unlock wakes the waiter.
 func (p *Pool) grantLocked(w *waiter) {
 	c := p.idle.pop()
-	l := c.nextLease()
-	p.lendLocked(c, l)
-	w.lease = l
+	w.lease = c.nextLease()
+	p.lendLocked(c, w.lease)
 	w.next, p.granted = p.granted, w
 }
 
@@ -102,20 +86,6 @@ func (p *Pool) unlock() {
 	}
 }
 
-// enlistLocked has w wait in the pool's line. It starts a dial unless a dial in flight has no
-// waiter yet.
-func (p *Pool) enlistLocked(w *waiter) {
-	if p.spareLocked() <= p.claimed {
-		p.startDialLocked(&dial{})
-	}
-	p.queue.join(&p.line, w)
-}
-
-// roomLocked reports whether one more caller can wait for a dial.
-func (p *Pool) roomLocked() bool {
-	return !p.silent && p.spareLocked() > p.claimed || p.mayDialLocked()
-}
-
 // spareLocked returns how many dials in flight, stalled ones excluded, have no waiter in the pool's
 // line.
 func (p *Pool) spareLocked() int {
@@ -132,6 +102,8 @@ func (p *Pool) unclaimLocked() {
 	if n := p.claimed - keep; n > 0 {
 		p.claimed = keep
 		p.load.Add(int32(-n))
-		p.queue.unclaim(n)
+		p.queue.mu.Lock()
+		p.queue.claimed -= n
+		p.queue.mu.Unlock()
 	}
 }

@@ -23,7 +23,7 @@ type Service struct {
 	done     chan struct{} // closed by Close
 
 	snapshot    atomic.Pointer[snapshot] // nil after a change of hosts, until the next one is built
-	rounds      rounds
+	dialling    atomic.Bool              // runRounds is running
 	retries     budget
 	tasks       tasks // background goroutines that call plug-ins
 	getFailures atomic.Uint64
@@ -72,8 +72,10 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.subset = newSubset(s.config.MaxHosts, s.config.SubsetSeed)
 	s.slotLength = max(1, s.config.DecayDuration/decay.Slots)
 	s.group = newGroup(s.config.PoolConfig, s.config.Logger)
-	s.fallback = max(0, s.config.FallbackDelay)
-	s.wake, s.queued = s.awake, s.dialAll
+	if s.fallback = max(0, s.config.FallbackDelay); s.fallback > 0 {
+		s.patience = s.fallback
+	}
+	s.wake, s.queue.queued = s.awake, s.dialAll
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
 	s.reaper = newReaper(s.group, s.eachPool)
@@ -304,9 +306,6 @@ func (s *Service) all() []*host {
 func (s *Service) hostEjected(h *host, cause error) {
 	s.log.Warn("pooly: host ejected", "service", s.name, "address", h.address, "cause", cause)
 	s.rebuild(false)
-	if !h.isByFeedback() && 2*s.up.Load() < s.size.Load() {
-		s.outliers.readmit()
-	}
 	s.dialAll()
 }
 

@@ -20,16 +20,12 @@ type snapshot struct {
 	err    error   // why there is no picker; nil if there is one or no host is up
 }
 
-// pick asks the strategy for a host. The snapshot must have one.
-func (v *snapshot) pick(s *Service) (*host, error) {
+// pick asks the strategy for a host. The snapshot must have one. A strategy of the user's may panic
+// or return an index out of range.
+func (v *snapshot) pick(s *Service) (h *host, err error) {
 	if v.own {
 		return v.hosts[v.picker.Pick(s.rng)], nil
 	}
-	return v.pickContained(s)
-}
-
-// pickContained asks a strategy of the user's. It may panic or return an index out of range.
-func (v *snapshot) pickContained(s *Service) (h *host, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			method := fmt.Sprintf("bandit %T: Pick", s.config.BanditStrategy)

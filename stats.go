@@ -127,11 +127,3 @@ type ServiceStats struct {
 	// the subset.
 	Hosts []HostStats
 }
-
-// counts is what a pool counts under its lock.
-type counts struct {
-	dials, failures uint64
-	cut             uint64        // leases that Close has ended
-	cause           error         // error of the last dial; nil if it connected
-	failedAt        time.Duration // when a dial last failed; 0: never
-}

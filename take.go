@@ -18,9 +18,9 @@ func (p *Pool) takeIdle() *Conn {
 	}
 }
 
-// admit leases an idle connection, or has w wait in the pool's line for a dial. It reports false if
-// it can do neither.
-func (p *Pool) admit(w *waiter) (lease *Conn, ok bool) {
+// admit leases an idle connection, or has w wait in the pool's line for a dial. It does neither if
+// the pool has nothing.
+func (p *Pool) admit(w *waiter) (lease *Conn, waits bool) {
 	for {
 		now := p.ageNow()
 		p.mu.Lock()
@@ -29,15 +29,20 @@ func (p *Pool) admit(w *waiter) (lease *Conn, ok bool) {
 			if other == again {
 				continue
 			}
-			return lease, lease != nil
+			return lease, false
 		}
-		ok := p.canServeLocked()
-		if ok {
-			p.enlistLocked(w)
+		waits = p.canServeLocked()
+		if waits {
+			if p.spareLocked() <= p.claimed {
+				p.startDialLocked(&dial{})
+			}
+			p.queue.mu.Lock()
+			p.line.insert(p.line.back, w, nil)
+			p.queue.mu.Unlock()
 			p.settleLocked()
 		}
 		p.unlock()
-		return nil, ok
+		return nil, waits
 	}
 }
 
@@ -89,40 +94,40 @@ func (p *Pool) take(now time.Duration) (lease *Conn, other next) {
 	if !expired && p.test(c, p.config.TestTimeout) == nil {
 		return lease, room
 	}
-	if c := p.discard(lease); c != nil {
-		go p.destroy(c) // the caller need not wait for the driver
-	}
+	p.takeBack(lease, false)
 	return nil, again
 }
 
-// discard takes back a lease whose connection turned out unfit before the caller saw it. It returns
-// the connection for the caller to destroy, or nil if Close has destroyed it.
-func (p *Pool) discard(l *Conn) *conn {
+// takeBack undoes a lease that its caller has not seen. The next caller gets the connection if it is
+// fit.
+func (p *Pool) takeBack(l *Conn, fit bool) {
+	if c := p.undo(l, fit); c != nil {
+		go p.destroy(c) // nobody need wait for the driver
+	}
+}
+
+// undo is takeBack, but leaves it to the caller to destroy the connection that it returns.
+func (p *Pool) undo(l *Conn, fit bool) (unfit *conn) {
 	c := l.conn
 	p.mu.Lock()
 	defer p.unlock()
-	if c.lease != l || !p.revokeLocked(l) {
+	if c.lease != l {
 		return nil
 	}
-	p.settleLocked()
-	return c
-}
-
-// unget takes back a lease that came too late for its caller. The next caller gets the connection.
-func (p *Pool) unget(l *Conn) {
-	c := l.conn
-	p.mu.Lock()
-	ours := p.revokeLocked(l)
-	keep := ours && !p.closed && !p.barred
-	if keep {
+	c.lease = nil
+	if c.cut {
+		return nil // Close has destroyed it
+	}
+	p.load.Add(-1)
+	p.gets--
+	if fit && p.allowed > 0 {
 		c.fresh = false // it may die while it is idle
 		p.pushIdleLocked(c)
+	} else {
+		unfit = c
 	}
 	p.settleLocked()
-	p.unlock()
-	if ours && !keep {
-		go p.destroy(c) // the caller need not wait for the driver
-	}
+	return unfit
 }
 
 // putBack ends a lease that ended well.
@@ -195,7 +200,7 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	if p.owner != nil {
 		after = p.owner.leaseEnded(c, o, now)
 	} else if o.well() {
-		p.doubted, p.doubtedAt = false, 0
+		p.doubt = doubt{}
 	}
 	c.lease, c.start, c.sampled = nil, 0, false
 	p.load.Add(-1)
@@ -203,7 +208,8 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 		p.outside--
 		p.allowLocked()
 	}
-	unfit := o.fatal || c.spent || p.closed || p.barred || p.outlived(c, now)
+	outlived := c.expires > 0 && now >= c.expires
+	unfit := o.fatal || c.spent || outlived || p.closed || p.barred
 	if !unfit {
 		p.pushIdleLocked(c)
 	}
@@ -240,6 +246,7 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 	case o.well():
 		if lasted > 0 {
 			p.limiter.observe(lasted, now)
+			p.queue.shortest.observe(lasted, now)
 		}
 		p.limiter.grow(p.load.Load()-p.outside, p.config.MaxConns, p.clock)
 	}
@@ -274,7 +281,7 @@ func (p *Pool) relax() {
 func (p *Pool) allowLocked() {
 	p.allowed = 0
 	if !p.closed && !p.barred {
-		p.allowed = p.limiter.allowed(p.maxConns()) + p.outside
+		p.allowed = p.limiter.allowed(p.config.MaxConns) + p.outside
 	}
 }
 
@@ -294,24 +301,6 @@ func (p *Pool) lendLocked(c *conn, l *Conn) {
 	c.since = p.coarse.Load()
 	c.load = p.load.Add(1)
 	p.gets++
-}
-
-// revokeLocked undoes a lease that no caller has seen. It reports false if Close has closed the
-// connection.
-func (p *Pool) revokeLocked(l *Conn) bool {
-	c := l.conn
-	c.lease = nil
-	if c.cut {
-		return false
-	}
-	p.load.Add(-1)
-	p.gets--
-	return true
-}
-
-// outlived reports whether a connection has passed MaxConnLifetime.
-func (p *Pool) outlived(c *conn, now time.Duration) bool {
-	return now >= c.expires && c.expires > 0
 }
 
 // expiry returns when an idle connection expires.

@@ -9,127 +9,102 @@ import (
 // call is one Get that found nothing idle, from its first wait to its end. It belongs to one
 // goroutine.
 type call struct {
-	group     *group
-	ctx       context.Context
-	whole     bool // ctx also bounds the use of the connection
-	avoid     []*line
-	began     time.Duration // when it found nothing; 0: not yet
-	waits     bool          // it has waited, or is about to
-	timer     *time.Timer   // of WaitTimeout; nil before the first wait
-	redialled bool          // a connection dialled for this call was dead
-	dead      *conn         // a dead connection that the call has yet to destroy
+	group *group
+	ctx   context.Context
+	whole bool    // ctx also bounds the use of the connection
+	avoid []*line // of the pools that it would rather not use, until impatient fires
+
+	began     time.Duration    // when it found nothing
+	expired   <-chan time.Time // WaitTimeout has passed; nil if there is none
+	impatient <-chan time.Time // any host is better than none now; nil if it avoids none
+	redialled bool             // a connection dialled for this call was dead
+	dead      *conn            // a dead connection that the call has yet to destroy
 }
 
-// run leases a connection by choose, or else from the queue.
-func (c *call) run(choose func(*waiter) (lease *Conn, ok bool)) (*Conn, error) {
-	q := c.group.queue
+// run leases a connection by choose, or else from the queue. waits says that choose has put the
+// waiter into a pool's line.
+func (c *call) run(choose func(*waiter) (lease *Conn, waits bool, err error)) (*Conn, error) {
+	q, config := c.group.queue, &c.group.config
 	c.began = c.group.clock.now()
-	defer c.end()
-	for {
+	defer c.bury()
+	if config.WaitTimeout > 0 {
+		t := time.NewTimer(config.WaitTimeout)
+		defer t.Stop()
+		c.expired = t.C
+	}
+	if c.avoid != nil {
+		patience := c.group.patience
+		if int(c.group.up.Load()) <= len(c.avoid) { // no other host is up
+			patience = config.RetryDelay
+		}
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		c.impatient = t.C
+	}
+	for again := false; ; again = true {
 		if err := contextError(c.ctx); err != nil {
 			return nil, err
 		}
-		w := q.newWaiter()
+		w := q.spare.Get().(*waiter)
 		w.avoid, w.whole = c.avoid, c.whole
-		w.since, w.deadline = c.began, c.deadline()
-		lease, ok := choose(w)
-		switch {
-		case lease != nil:
+		w.since, w.deadline = c.began, forever
+		if at, ok := c.ctx.Deadline(); ok {
+			w.deadline = at.Sub(c.group.clock.base)
+		}
+		lease, waits, err := choose(w)
+		if lease == nil && !waits && err == nil {
+			err = q.push(w, again)
+			waits = err == nil
+		}
+		if !waits {
 			q.recycle(w)
-			return lease, nil
-		case ok: // it stands in a line, and may be answered from now on
-		case w.err != nil:
-			return nil, w.err
-		default:
-			if err := c.stand(w); err != nil {
-				return nil, err
-			}
+			return lease, err
 		}
-		c.destroyDead()
-		if err := c.wait(w); err != nil {
-			return nil, err
-		}
-		lease, err := w.lease, w.err
-		q.recycle(w)
-		if err != nil {
-			return nil, err
-		}
-		if c.accept(lease) {
-			return lease, nil
+		c.bury()
+		if lease, err = c.wait(w); err != nil || c.accept(lease) {
+			return lease, err
 		}
 	}
-}
-
-// stand puts w into the queue.
-func (c *call) stand(w *waiter) error {
-	offers, err := c.group.queue.push(w, c.waits)
-	if err != nil {
-		return err
-	}
-	if c.group.queued != nil {
-		c.group.queued()
-	}
-	if offers && !c.group.queue.matchSome() {
-		c.group.queue.matchRest()
-	}
-	return nil
-}
-
-// deadline returns when the call's context ends, by the group's clock.
-func (c *call) deadline() time.Duration {
-	if at, ok := c.ctx.Deadline(); ok {
-		return at.Sub(c.group.clock.base)
-	}
-	return forever
 }
 
 // wait blocks until w is answered. If the context ends or WaitTimeout passes first, w leaves.
-func (c *call) wait(w *waiter) error {
-	c.waits = true
-	err := c.block(w)
-	waited := int64(c.group.clock.now() - c.began)
-	if err == nil && w.lease != nil {
-		w.lease.conn.pool.waits.Add(1)
-		w.lease.conn.pool.waited.Add(waited)
-		return nil
-	}
-	c.group.vainWaits.Add(1)
-	c.group.vainWaited.Add(waited)
-	if err != nil {
+func (c *call) wait(w *waiter) (lease *Conn, err error) {
+	if err = c.block(w); err == nil {
+		lease, err = w.lease, w.err
+	} else {
 		c.abandon(w)
 	}
-	return err
+	c.group.queue.recycle(w)
+	waited := int64(c.group.clock.now() - c.began)
+	if lease != nil {
+		p := lease.conn.pool
+		p.waits.Add(1)
+		p.waited.Add(waited)
+	} else {
+		c.group.vainWaits.Add(1)
+		c.group.vainWaited.Add(waited)
+	}
+	return lease, err
 }
 
 // block waits until w is answered, the context ends or WaitTimeout passes.
 func (c *call) block(w *waiter) error {
-	timeout := c.group.config.WaitTimeout
-	if timeout == 0 && c.avoid == nil && c.ctx.Done() == nil {
-		<-w.ready
+	if c.expired == nil && c.impatient == nil && c.ctx.Done() == nil {
+		<-w.ready // a receive costs less than a select
 		return nil
-	}
-	if timeout > 0 && c.timer == nil {
-		c.timer = time.NewTimer(timeout)
-	}
-	var expired, impatient <-chan time.Time
-	if c.timer != nil {
-		expired = c.timer.C
-	}
-	if c.avoid != nil {
-		t := time.NewTimer(c.patience())
-		defer t.Stop()
-		impatient = t.C
 	}
 	for {
 		select {
 		case <-w.ready:
 			return nil
-		case <-impatient: // any host is better than none
-			c.avoid = nil
-			c.group.queue.settleFor(w)
-			c.group.queue.match()
-		case <-expired:
-			return fmt.Errorf("%w: waited %v", ErrOpTimeout, timeout)
+		case <-c.impatient:
+			q := c.group.queue
+			q.mu.Lock()
+			c.avoid, w.avoid = nil, nil
+			q.mu.Unlock()
+			q.match()
+		case <-c.expired:
+			return fmt.Errorf("%w: waited %v", ErrOpTimeout, c.group.config.WaitTimeout)
 		case <-c.ctx.Done():
 			return contextError(c.ctx)
 		}
@@ -139,25 +114,21 @@ func (c *call) block(w *waiter) error {
 // abandon takes w out of its line. If w has just been answered, it gives the lease back.
 func (c *call) abandon(w *waiter) {
 	q := c.group.queue
-	switch l := q.leave(w); {
+	q.mu.Lock()
+	l := w.line
+	if l != nil {
+		l.remove(w)
+	}
+	q.mu.Unlock()
+	switch {
 	case l == nil:
 		<-w.ready
 		if w.lease != nil {
-			w.lease.conn.pool.unget(w.lease)
+			w.lease.conn.pool.takeBack(w.lease, true)
 		}
-	case l.server != nil:
-		l.server.serve() // the dial that w waited for can serve another waiter
+	case l.serve != nil:
+		l.serve() // the dial that w waited for can serve another waiter
 	}
-	q.recycle(w)
-}
-
-// patience returns how long a call that avoids hosts waits for another one: FallbackDelay if
-// another host is up, else RetryDelay.
-func (c *call) patience() time.Duration {
-	if int(c.group.up.Load()) <= len(c.avoid) {
-		return c.group.config.RetryDelay
-	}
-	return c.group.fallbackOrDefault()
 }
 
 // accept tests the connection that a waiter was given. A new connection is tested too, since its
@@ -180,22 +151,15 @@ func (c *call) accept(l *Conn) bool {
 	if !expired && conn.pool.test(conn, conn.pool.config.TestTimeout) == nil {
 		return true
 	}
-	c.dead = conn.pool.discard(l)
+	c.dead = conn.pool.undo(l, false)
 	return false
 }
 
-// destroyDead destroys a connection that accept found dead. Call it after the call waits again: the
+// bury destroys a connection that accept found dead. run calls it after the call waits again: the
 // place that becomes free should go to this call.
-func (c *call) destroyDead() {
+func (c *call) bury() {
 	if dead := c.dead; dead != nil {
 		c.dead = nil
 		go dead.pool.destroy(dead)
 	}
-}
-
-func (c *call) end() {
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	c.destroyDead()
 }

@@ -14,7 +14,6 @@ type waiter struct {
 	since    time.Duration // when its call began to wait
 	deadline time.Duration // when its context ends; forever if it has no deadline
 	whole    bool          // the deadline also bounds the use of the connection
-	round    int64         // the last round of dials that does not count for it, see rounds
 
 	// The answer, written before ready receives: a lease, or the reason why there is none.
 	lease *Conn
@@ -22,6 +21,7 @@ type waiter struct {
 
 	// Guarded by queue.mu.
 	avoid      []*line // of the pools that it would rather not get a connection of, see Service.Do
+	attempts   int     // rounds of dials that reached no host since it waits, see rounds
 	line       *line   // the line that it stands in; nil once it is answered
 	prev, next *waiter
 }
@@ -32,70 +32,46 @@ func (w *waiter) answer(l *Conn, err error) {
 	w.ready <- struct{}{}
 }
 
-// A server is a pool as the queue knows it.
-type server interface {
-	// serve gives what the pool has to those who wait, or takes its offer back if it has nothing.
-	// unwanted reports that the pool served nobody of the queue although it has something.
-	serve() (unwanted bool)
-
-	// admit leases an idle connection, or has w wait in line for a dial. It reports false if it can
-	// do neither.
-	admit(w *waiter) (lease *Conn, ok bool)
-}
-
-// line is a list of waiters, oldest first. It is guarded by queue.mu. length may be read without
-// the lock.
+// line is a list of waiters, oldest first unless it says otherwise. It is guarded by queue.mu.
+// length may be read without the lock.
 type line struct {
 	length      atomic.Int32
-	offer       int32 // its pool's place in queue.offers plus one, 0 if the pool offers nothing
 	front, back *waiter
-	server      server        // immutable; the pool whose line it is, nil for the queue's own
-	load        *atomic.Int32 // immutable; of the pool, to which the line adds; nil for the queue's own
+	total       *atomic.Int32 // immutable; counts its waiters too: the pool's load, or the queue's length
+
+	// Of a pool's line alone. serve gives what the pool has to those who wait, and keeps its offer up
+	// to date. offer is the offer's place in queue.offers plus one, 0 if the pool offers nothing. A
+	// pool begins and ends its offer under its own lock, so it may rely on that there.
+	serve func() // immutable
+	offer atomic.Int32
 }
 
-func (l *line) push(w *waiter) {
-	w.prev, w.next, w.line = l.back, nil, l
-	if l.back == nil {
-		l.front = w
-	} else {
-		l.back.next = w
-	}
-	l.back = w
+// insert puts w between two waiters. nil stands for an end of the line.
+func (l *line) insert(before, w, after *waiter) {
+	w.line = l
+	l.link(before, w)
+	l.link(w, after)
 	l.length.Add(1)
-	if l.load != nil {
-		l.load.Add(1)
-	}
+	l.total.Add(1)
 }
 
 func (l *line) remove(w *waiter) {
-	if w.prev == nil {
-		l.front = w.next
-	} else {
-		w.prev.next = w.next
-	}
-	if w.next == nil {
-		l.back = w.prev
-	} else {
-		w.next.prev = w.prev
-	}
+	l.link(w.prev, w.next)
 	w.prev, w.next, w.line = nil, nil, nil
 	l.length.Add(-1)
-	if l.load != nil {
-		l.load.Add(-1)
-	}
+	l.total.Add(-1)
 }
 
-// end returns the newest waiter if newest is set, else the oldest.
-func (l *line) end(newest bool) *waiter {
-	if newest {
-		return l.back
+// link makes two waiters neighbours. nil stands for an end of the line.
+func (l *line) link(before, after *waiter) {
+	if before == nil {
+		l.front = after
+	} else {
+		before.next = after
 	}
-	return l.front
-}
-
-func (w *waiter) neighbour(newest bool) *waiter {
-	if newest {
-		return w.prev
+	if after == nil {
+		l.back = before
+	} else {
+		after.prev = before
 	}
-	return w.next
 }

@@ -10,13 +10,12 @@ import (
 // Waiters of Do that avoid a host stood before all others there, and each pair at it looked at every one of them.
 func TestManyWaitersThatAvoidAHostDoNotSlowItDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{clock: newClock()}
+		q := newQueue(newClock(), 0)
 		avoided, other := new(line), new(line)
 		push := func(avoid ...*line) *waiter {
-			w := q.newWaiter()
+			w := q.spare.Get().(*waiter)
 			w.avoid, w.deadline = avoid, forever
-			_, err := q.push(w, false)
-			require.NoError(t, err)
+			require.NoError(t, q.push(w, false))
 			return w
 		}
 		pick := func(p *line) *waiter {
@@ -36,7 +35,7 @@ func TestManyWaitersThatAvoidAHostDoNotSlowItDown(t *testing.T) {
 		require.Same(t, open, pick(avoided), "who does not mind is found behind a few")
 		require.Same(t, first, pick(other))
 		q.mu.Lock()
-		q.removeLocked(open)
+		open.line.remove(open)
 		q.mu.Unlock()
 		for range 10_000 {
 			push(avoided)
