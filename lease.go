@@ -209,7 +209,7 @@ func (h *host) rateExchange(
 		h.tally.requests++
 	}
 	if elapsed > 0 && h.timing.Load() {
-		h.timeLocked(c, elapsed, now)
+		h.timeLocked(c, o, elapsed, now)
 	}
 	after = h.judge(c, o)
 	h.settleLocked()

@@ -20,6 +20,7 @@ type hostFigures struct {
 
 func armsOf(figures ...hostFigures) []Arm {
 	s := &cluster{group: newGroup(PoolConfig{}.withDefaults(), nil)}
+	s.usualScore.Store(HostUp)
 	arms := make([]Arm, len(figures))
 	for i, f := range figures {
 		h := &host{cluster: s}
@@ -27,7 +28,8 @@ func armsOf(figures ...hostFigures) []Arm {
 		h.load.Store(int32(f.inUse))
 		h.latency.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
-		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores, host: h, cluster: s}
+		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores,
+			newTrials: f.trials, newSum: f.trials * f.scores, host: h, cluster: s}
 	}
 	return arms
 }
@@ -178,8 +180,11 @@ func TestLoadCurveFollowsAChangeAndForgets(t *testing.T) {
 	observe(500, time.Millisecond)
 	observe(300, 100*time.Millisecond)
 	require.InEpsilon(t, 100*time.Millisecond, c.latency(1), 0.1)
-	c.fadeLocked(now + 100*time.Second)
-	require.Less(t, c.latency(1), time.Millisecond)
+	was := c.latency(1)
+	c.fadeLocked(now+100*time.Millisecond, 0.5)
+	require.Equal(t, was, c.latency(1), "it was used since the last refresh")
+	c.fadeLocked(now+200*time.Millisecond, 0.5)
+	require.InEpsilon(t, was/2, c.latency(1), 0.01)
 }
 
 func TestLoadCurveStaysFinite(t *testing.T) {

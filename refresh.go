@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -100,4 +101,52 @@ func (s *Service) refresh() {
 	if b := s.rebuild(true); b != nil {
 		b.wait(context.Background())
 	}
+}
+
+// record computes the scores of the hosts and what is usual among them.
+func (s *Service) record(hosts []*host, at moment) {
+	elapsed := s.pace.turn(&at, len(hosts), s.config.DecayDuration)
+	trials := 0.0
+	for _, h := range hosts {
+		trials += h.record(at)
+	}
+	s.pace.add(trials, at.now)
+	s.rate.Store(trials / elapsed.Seconds())
+	scouts := min(scoutMost/float64(max(1, len(hosts))), float64(elapsed)/float64(scoutEvery)/trials)
+	s.leastShare.Store(scouts)
+	s.compareHosts(hosts)
+}
+
+// compared is how many hosts tell what is usual. More would tell little more, and take longer.
+const compared = 64
+
+// compareHosts finds the median score and the median latency of the hosts. A median does not move
+// while fewer than half of the hosts fail.
+func (s *Service) compareHosts(hosts []*host) {
+	var scores, latencies [compared]float64
+	tried, timed := scores[:0], latencies[:0]
+	n := min(len(hosts), compared)
+	for i := range n {
+		h := hosts[i*len(hosts)/n]
+		h.mu.Lock()
+		recent := h.recent
+		h.mu.Unlock()
+		if recent.Trials > 0 {
+			tried = append(tried, recent.Mean(0))
+		}
+		if latency := h.latency.Load(); latency > 0 {
+			timed = append(timed, float64(latency))
+		}
+	}
+	s.usualScore.Store(median(tried))
+	s.usualLatency.Store(int64(median(timed)))
+}
+
+// median returns the median, the higher one of two, or 0 of none. It sorts the values.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
 }
