@@ -1,6 +1,7 @@
 package pooly
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -49,7 +50,10 @@ type Arm struct {
 	// in the newest of n slots counts 1, one in the slot of age k counts (n-k)/n.
 	Trials float64
 
-	mean    float64  // before the ScoreCalculator; see Mean
+	mean      float64 // before the ScoreCalculator; see Mean
+	newTrials float64 // the trials of the last seconds; see decay.Recent
+	newSum    float64 // the sum of their scores, before the ScoreCalculator
+
 	host    *host    // nil in an Arm made by hand
 	cluster *cluster // the host's; copied here so that Mean need not read the host's memory
 }
@@ -65,6 +69,43 @@ func (a Arm) Mean() float64 {
 		return a.Score
 	}
 	return a.cluster.calculate(a.mean)
+}
+
+// evidence returns what is known of the host: the mean score of some trials, and their number.
+// These are all of the Trials, unless the newest contradict them. Then the newest alone count, so
+// that a host that begins to fail, and one that recovers, is judged anew within a second or so.
+//
+// They contradict if they differ by more than three standard errors, of a mean of Bernoulli trials
+// of which one does not count.
+func (a Arm) evidence() (mean, trials float64) {
+	if !(a.Trials > 0) { // so that NaN is none
+		return clampScore(a.Score), 0
+	}
+	mean, trials = clampScore(a.Mean()), min(a.Trials, math.MaxInt32)
+	if a.host == nil || a.newTrials < 2 {
+		return mean, trials
+	}
+	newest := a.cluster.calculate(a.newSum / a.newTrials)
+	const errors, leastVariance = 3, 0.05
+	gap, variance := newest-mean, max(leastVariance, mean*(1-mean))
+	if (a.newTrials-1)*gap*gap > errors*errors*variance {
+		return newest, a.newTrials
+	}
+	return mean, trials
+}
+
+// scout raises the weights such that each host of a service has at least the least share.
+func scout(arms []Arm, weights []float64) []float64 {
+	sum := 0.0
+	for _, w := range weights {
+		sum += w
+	}
+	for i, a := range arms {
+		if a.host != nil {
+			weights[i] = max(weights[i], sum*a.cluster.leastShare.Load())
+		}
+	}
+	return weights
 }
 
 // InUse returns the host's load: its leases out, and the callers that wait for one of its dials. It
@@ -110,12 +151,34 @@ func (a Arm) ExpectedLatency() time.Duration {
 	return a.host.curve.latency(a.InUse() + 1)
 }
 
-// scores returns the arms' scores, clamped to [0, 1]. A Service gives strategies nothing else, but
-// they must survive any caller.
-func scores(arms []Arm) []float64 {
-	s := make([]float64, len(arms))
+// qualities returns how good the arms are by all that is known of them: (u + S) / (1 + T), where S
+// is the sum of the scores of T trials (see evidence), and u is the mean of the hosts that were
+// tried. So a host of which nothing is known counts as usual. Arm.Score would not do: it counts
+// times without trials as 0.5, so a better host that is seldom tried would never look better.
+//
+// The quality of an arm made by hand is its Score. All are in [0, 1].
+func qualities(arms []Arm) []float64 {
+	q, trials := make([]float64, len(arms)), make([]float64, len(arms))
+	sum, tried := 0.0, 0.0
 	for i, a := range arms {
-		s[i] = clampScore(a.Score)
+		q[i] = clampScore(a.Score)
+		if a.host == nil {
+			continue
+		}
+		if mean, n := a.evidence(); n > 0 {
+			q[i], trials[i] = mean, n
+			sum += mean
+			tried++
+		}
 	}
-	return s
+	if tried == 0 {
+		return q
+	}
+	usual := sum / tried
+	for i, a := range arms {
+		if a.host != nil {
+			q[i] = clampScore((usual + trials[i]*q[i]) / (1 + trials[i]))
+		}
+	}
+	return q
 }

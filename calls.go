@@ -102,13 +102,16 @@ func (p *Pool) temporary(l *Conn, cause error) (ok bool) {
 }
 
 // outcomeOf returns what an error tells that a lease ended with. otherwise is what it tells if the
-// connection is still fit for use.
+// connection is still fit for use. HostUp means a success there, so with an error it is HostDown.
 func (p *Pool) outcomeOf(l *Conn, cause error, otherwise outcome) outcome {
+	rated := otherwise.rated && !errors.Is(cause, context.Canceled) // which is the caller's wish
 	if p.temporary(l, cause) {
+		otherwise.rated = rated
+		if otherwise.score == HostUp {
+			otherwise.score = HostDown // an error is no success
+		}
 		return otherwise
 	}
-	o := outcome{score: HostDown, rated: otherwise.rated, fatal: true, cause: cause}
-	o.failure = o.rated && !errors.Is(cause, context.Canceled)
-	o.timeout = o.failure && isTimeout(cause)
-	return o
+	return outcome{score: HostDown, rated: rated, failure: rated, fatal: true,
+		timeout: rated && isTimeout(cause), cause: cause}
 }

@@ -1,6 +1,7 @@
 package pooly
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -39,23 +40,57 @@ type candidate struct {
 // last choice, and of several such hosts the one with the lowest load comes first.
 const minWeight = 1e-9
 
-// candidates returns the arms as candidates. The weight is (1 + S) / (1 + T), where S is the sum of
-// the scores of T trials, which is in (0, 1]. An arm made by hand has its Score as weight.
-//   - A host that does well has weight 1.
-//   - Untried hosts have weight 1 too, so they are tried. Score (0.5 for them) would keep idle
-//     hosts idle.
-//   - A host that fails has weight 1 / (1 + T). It is tried again as its trials decay, after
-//     DecayDuration at the latest.
+// How a host's newest trials become its weight, see candidates.
+const (
+	priorTrials = 2    // how many usual trials a host is credited with
+	tolerance   = 0.05 // relative differences from the usual score that count for nothing
+	severity    = 8
+	maxWeight   = 1e6
+)
+
+// candidates returns the arms as candidates. The weight is r⁸, where r is how good the host's
+// newest trials were, relative to what is usual: r = (2u + S) / (2 + T) / u, where S is the sum of
+// the scores of the T newest trials, and u the median of the hosts' means. Differences of 5 % are
+// taken for chance, so a host has weight 1 if r is within 1 ± 0.05.
+//   - A host that does as well as the others has weight 1, and so has an untried host.
+//   - A host that fails loses nearly all traffic within a few trials. They are forgotten within
+//     seconds, or within the time of a few trials if those are rare, and then it is tried again.
+//   - If all hosts fail alike, the weights stay 1.
+//
+// The power makes failures weigh more than speed: with 1 instead of 8, a host that fails a fifth of
+// its trials would keep four fifths of its traffic. An arm made by hand has its Score as weight.
 func candidates(arms []Arm) []candidate {
 	all := make([]candidate, len(arms))
+	usual := HostUp
+	if c := arms[0].cluster; c != nil {
+		usual = max(leastUsualScore, c.calculate(c.usual()))
+	}
 	for i, a := range arms {
 		weight := clampScore(a.Score)
 		if a.host != nil {
-			weight = (1 + a.Trials*a.Mean()) / (1 + a.Trials)
+			weight = a.weight(usual)
 		}
-		all[i] = candidate{a.host, max(weight, minWeight)}
+		all[i] = candidate{a.host, min(max(weight, minWeight), maxWeight)}
 	}
 	return all
+}
+
+// weight is the weight of a host, see candidates.
+func (a Arm) weight(usual float64) float64 {
+	if a.newTrials == 0 {
+		return 1
+	}
+	mean := a.cluster.calculate(a.newSum / a.newTrials)
+	r := (priorTrials*usual + a.newTrials*mean) / (priorTrials + a.newTrials) / usual
+	switch {
+	case r < 1-tolerance:
+		r /= 1 - tolerance
+	case r > 1+tolerance:
+		r /= 1 + tolerance
+	default:
+		return 1
+	}
+	return math.Pow(r, severity)
 }
 
 // inUse is Arm.InUse.

@@ -23,6 +23,12 @@ type cluster struct {
 	generation   atomic.Uint64
 	misbehaviour atomic.Bool // a ScoreCalculator that misbehaves is logged once
 	outliers     outliers
+
+	// What is usual among the hosts, from the last refresh. Failures are measured by it.
+	usualScore   atomicFloat  // median of the means of their newest trials; 0: none
+	usualLatency atomic.Int64 // median of their latencies; 0: none
+
+	leastShare atomicFloat // of the picks, that a learning strategy gives each host; see pace
 }
 
 // A keeper has the hosts, and hears what becomes of them. Its methods are called without a lock.
@@ -41,6 +47,15 @@ type keeper interface {
 type moment struct {
 	slot int64
 	now  time.Duration
+	keep float64 // the share of its newest trials that a host still remembers
+}
+
+// leastUsualScore stands for a lower usual score, by which nothing could be measured.
+const leastUsualScore = 0.01
+
+// usual returns the usual score of the hosts' newest trials.
+func (s *cluster) usual() float64 {
+	return max(leastUsualScore, s.usualScore.Load())
 }
 
 func (s *cluster) slotAt(now time.Duration) int64 {

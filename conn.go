@@ -97,15 +97,17 @@ func (c *Conn) Address() string {
 //	defer c.Release(&err, pooly.HostUp)
 //
 // If the driver calls the error fatal (see Driver.Temporary), the connection is closed and the host
-// is rated HostDown. NetDriver calls every timeout and I/O error fatal. Two fatal errors say
-// nothing about the host and do not count against its health:
+// is rated HostDown. NetDriver calls every timeout and I/O error fatal. Two errors say nothing about
+// the host, so it is not rated, and they do not count against its health:
 //   - context.Canceled;
 //   - a timeout, if the host had less time than its leases usually take, and has served somebody in
-//     the last two seconds. It is not rated either. This needs the begin of the lease, which is
-//     known if GetConnContext got a deadline.
+//     the last two seconds. This needs the begin of the lease, which is known if GetConnContext got
+//     a deadline.
 //
 // Otherwise the connection goes to the next waiting caller or becomes idle, and the host is rated
-// with score, in [0, 1]. A Pool used alone keeps no score.
+// with score, in [0, 1]. After an error that the driver calls temporary, HostUp counts as HostDown:
+// a host that answers each request with an error at once must not look like the best. A lower score
+// counts as it is. A Pool used alone keeps no score.
 //
 // The connection is given back even if Release returns an error. That is one of:
 //   - ErrConnReleased: the lease had ended before; nothing is touched;

@@ -300,7 +300,7 @@ func (h *host) rateRequest(l *Conn, o outcome, elapsed, now time.Duration) (afte
 	}
 	h.rate(o.score)
 	if elapsed > 0 && h.timing.Load() {
-		h.timeLocked(c, elapsed, now)
+		h.timeLocked(c, o, elapsed, now)
 	}
 	h.tally.requests++
 	after = h.judge(c, o)

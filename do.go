@@ -16,10 +16,11 @@ import (
 //		return err
 //	})
 //
-// Do releases the connection with f's error and the score HostUp (see Conn.Release). After nil, or
-// an error that the driver calls temporary, the host is rated HostUp. After any other error the
-// connection is closed and the host is rated HostDown. To rate by degrees, f releases the
-// connection itself, as its last act:
+// Do releases the connection with f's error and the score HostUp (see Conn.Release). After nil the
+// host is rated HostUp, and after an error HostDown. The connection is closed unless the driver
+// calls the error temporary. An error that is the caller's own fault does no harm if all hosts get
+// their share of it, because strategies compare the hosts. To rate by degrees, or not by the error,
+// f releases the connection itself, as its last act:
 //
 //	c.Release(err, pooly.LatencyScore(time.Since(began), 20*time.Millisecond))
 //

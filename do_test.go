@@ -67,7 +67,8 @@ func TestDoRatesByWhatTheFunctionReturns(t *testing.T) {
 		trials float64
 	}{
 		{"success", func(*pooly.Conn) error { return nil }, 1, 1},
-		{"temporary", func(*pooly.Conn) error { return errTemporary }, 1, 1},
+		{"temporary", func(*pooly.Conn) error { return errTemporary }, 0, 1},
+		{"cancelled by the function", func(*pooly.Conn) error { return context.Canceled }, 0.5, 0},
 		{"temporary, for another host", func(*pooly.Conn) error { return pooly.Retry(errTemporary) }, 0, 1},
 		{"marked deeper", func(*pooly.Conn) error { return fmt.Errorf("get: %w", pooly.Retry(errTemporary)) }, 0, 1},
 		{"fatal", func(*pooly.Conn) error { return errFatal }, 0, 1},

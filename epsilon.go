@@ -3,6 +3,7 @@ package pooly
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 )
 
 // EpsilonGreedy picks any host at random with probability epsilon, and otherwise the host with the
@@ -30,23 +31,19 @@ func NewEpsilonGreedy(epsilon float64) *EpsilonGreedy {
 // NewPicker implements Bandit in O(n).
 func (e *EpsilonGreedy) NewPicker(arms []Arm) Picker {
 	p := &epsilonPicker{explore: uint64(e.epsilon * (1 << 32)), n: uint64(len(arms))}
-	top, ties := HostDown, 0
-	for _, a := range arms {
-		switch score := clampScore(a.Score); {
-		case score > top:
-			top, ties = score, 1
-		case score == top:
-			ties++
-		}
-	}
-	p.best = make([]uint32, 0, ties)
-	for i, a := range arms {
-		if clampScore(a.Score) == top {
+	all := qualities(arms)
+	top := slices.Max(all) * (1 - tie)
+	for i, quality := range all {
+		if quality >= top {
 			p.best = append(p.best, uint32(i))
 		}
 	}
 	return p
 }
+
+// tie is the relative difference by which hosts still count as equally good. It is so large that a
+// host that is well again need not wait until its last failure is forgotten.
+const tie = 0.01
 
 type epsilonPicker struct {
 	explore uint64 // epsilon in units of 2⁻³²

@@ -18,12 +18,13 @@ type host struct {
 	trials  float64       // guarded by Pool.mu; as of the last build
 	mean    float64       // guarded by Pool.mu; mean score of these trials
 	timedAt time.Duration // guarded by Pool.mu; when latency was last updated
-	_       [24]byte      // so that the allocator, which puts 8 bytes before large objects, aligns what follows
+	_       [8]byte       // so that the allocator, which puts 8 bytes before large objects, aligns what follows
 	window  decay.Window  // guarded by Pool.mu
 	cluster *cluster      // immutable
 	Pool
-	health           // guarded by Pool.mu
-	curve  loadCurve // written under Pool.mu
+	health              // guarded by Pool.mu
+	curve  loadCurve    // written under Pool.mu
+	recent decay.Recent // guarded by Pool.mu; as of the last refresh
 }
 
 func (s *cluster) newHost(address string, score float64, now time.Duration) *host {
@@ -45,7 +46,7 @@ func (h *host) leaseEnded(c *conn, o outcome, now time.Duration) (after func()) 
 		h.rate(o.score)
 	}
 	if c.start != 0 && !c.outside && h.timing.Load() {
-		h.timeLocked(c, now-c.start, now)
+		h.timeLocked(c, o, now-c.start, now)
 	}
 	if c.outside && !o.rated {
 		h.tally.requests-- // its requests have been counted
@@ -78,7 +79,17 @@ func (h *host) retire() (idle []*conn) {
 }
 
 // timeLocked records how long a lease, or one request of it, took.
-func (h *host) timeLocked(c *conn, elapsed, now time.Duration) {
+//
+// A failure shows no speed: it counts as one that took at least as long as is usual among the
+// hosts. Otherwise a host that fails at once would look fast and attract traffic. A lease that its
+// user cancelled says how long the host took at least.
+func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
+	switch {
+	case o.rated && o.score < h.cluster.usual()/2:
+		elapsed = max(elapsed, time.Duration(h.cluster.usualLatency.Load()))
+	case !o.rated && (o.fatal || c.spent) && int64(elapsed) < h.latency.Load():
+		return
+	}
 	h.observeLocked(elapsed, now)
 	if h.cluster.fitting.Load() {
 		h.curve.observeLocked(int(c.load), elapsed, now)
@@ -100,9 +111,9 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 	h.latency.Store(max(1, int64(was)))
 }
 
-// record computes the score. It also lets the latency decay, so that one slow reply does not keep
-// traffic away forever.
-func (h *host) record(at moment) {
+// record computes the score, and returns the number of trials since the last call. It also lets
+// the latency decay, so that one slow reply does not keep traffic away forever.
+func (h *host) record(at moment) (trials float64) {
 	h.mu.Lock()
 	h.window.Advance(at.slot)
 	if h.latency.Load() != 0 {
@@ -112,9 +123,11 @@ func (h *host) record(at moment) {
 		}
 	}
 	h.trials, h.mean = h.window.Trials(), h.window.Mean()
+	trials = h.recent.Add(&h.window, at.keep, h.cluster.usual())
 	score := h.window.Score()
 	h.mu.Unlock()
 	h.score.Store(h.cluster.calculate(score))
+	return trials
 }
 
 // atomicFloat is a float64 that is read and written atomically.

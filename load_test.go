@@ -20,6 +20,7 @@ type hostFigures struct {
 
 func armsOf(figures ...hostFigures) []Arm {
 	s := &cluster{group: newGroup(PoolConfig{}.withDefaults(), nil)}
+	s.usualScore.Store(HostUp)
 	arms := make([]Arm, len(figures))
 	for i, f := range figures {
 		h := &host{cluster: s}
@@ -27,7 +28,8 @@ func armsOf(figures ...hostFigures) []Arm {
 		h.load.Store(int32(f.inUse))
 		h.latency.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
-		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores, host: h, cluster: s}
+		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores,
+			newTrials: f.trials, newSum: f.trials * f.scores, host: h, cluster: s}
 	}
 	return arms
 }

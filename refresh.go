@@ -2,6 +2,8 @@ package pooly
 
 import (
 	"context"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -102,4 +104,96 @@ func (s *Service) refresh() {
 	if b := s.rebuild(true); b != nil {
 		b.wait(context.Background())
 	}
+}
+
+// record computes the scores of the hosts and what is usual among them.
+func (s *Service) record(hosts []*host, at moment) {
+	elapsed := s.pace.turn(at.now)
+	at.keep = s.pace.keep(elapsed, len(hosts), s.config.DecayDuration)
+	trials := 0.0
+	for _, h := range hosts {
+		trials += h.record(at)
+	}
+	s.pace.trials = trials
+	s.leastShare.Store(s.pace.leastShare(elapsed, len(hosts)))
+	s.compareHosts(hosts)
+}
+
+// pace is how much the hosts were used of late.
+type pace struct {
+	at     time.Duration // of the last refresh
+	trials float64       // of all hosts, between the last two refreshes
+}
+
+// How fast hosts forget their newest trials: by e in the time of so many trials of a host in the
+// mean, but at most in recentLeast and at least in a part of DecayDuration.
+const (
+	recentTrials = 3
+	recentLeast  = time.Second
+	recentParts  = 4
+)
+
+// turn returns the time since the last refresh.
+func (p *pace) turn(now time.Duration) (elapsed time.Duration) {
+	elapsed, p.at = now-p.at, now
+	return elapsed
+}
+
+// keep returns the share of its newest trials that a host remembers since the last refresh.
+func (p *pace) keep(elapsed time.Duration, hosts int, decay time.Duration) float64 {
+	forgets := p.trials / float64(max(1, hosts)) / recentTrials
+	forgets = min(forgets, float64(elapsed)/float64(recentLeast))
+	forgets = max(forgets, float64(elapsed)*recentParts/float64(decay))
+	return math.Exp(-forgets)
+}
+
+// How often learning strategies try each host: once in scoutEvery, unless scouting would take more
+// than scoutMost of all picks.
+const (
+	scoutEvery = time.Second
+	scoutMost  = 0.005
+)
+
+// leastShare returns the share of the picks that each host gets at least, so that a host that was
+// bad for long and is well again is found out.
+func (p *pace) leastShare(elapsed time.Duration, hosts int) float64 {
+	most := scoutMost / float64(max(1, hosts))
+	if p.trials == 0 {
+		return most
+	}
+	return min(most, float64(elapsed)/float64(scoutEvery)/p.trials)
+}
+
+// compared is how many hosts tell what is usual. More would tell little more, and take longer.
+const compared = 64
+
+// compareHosts finds the median score and the median latency of the hosts. A median does not move
+// while fewer than half of the hosts fail.
+func (s *Service) compareHosts(hosts []*host) {
+	var scores, latencies [compared]float64
+	tried, timed := scores[:0], latencies[:0]
+	n := min(len(hosts), compared)
+	for i := range n {
+		h := hosts[i*len(hosts)/n]
+		h.mu.Lock()
+		recent := h.recent
+		h.mu.Unlock()
+		if recent.Trials > 0 {
+			tried = append(tried, recent.Mean(0))
+		}
+		if latency := h.latency.Load(); latency > 0 {
+			timed = append(timed, float64(latency))
+		}
+	}
+	s.usualScore.Store(median(tried))
+	s.usualLatency.Store(int64(median(timed)))
+}
+
+// median returns the median, the higher one of two, or 0 of none. It sorts the values.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
 }

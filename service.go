@@ -42,6 +42,7 @@ type Service struct {
 	runningBuild *build             // begun and not finished; nil: none
 	refreshed    time.Duration      // when scores were last computed; 0: never
 	took         [2]time.Duration   // durations of the last two refreshes
+	pace         pace               // used by builds alone, which run one at a time
 	ticking      bool               // the timer is set
 	unseen       bool               // there was a call since scores were last computed
 	ticker       *time.Timer

@@ -138,7 +138,7 @@ func (s *Service) runBuilds() {
 			return
 		}
 		began := s.clock.now()
-		at := moment{s.slotAt(began), began}
+		at := moment{slot: s.slotAt(began), now: began}
 		b.generation = s.generation.Load()
 		v := &snapshot{hosts: slices.Clone(s.order)}
 		if b.record {
@@ -176,15 +176,16 @@ var errBuildExited = errors.New("the strategy or the ScoreCalculator ended the g
 // fill makes the arms and the picker of a snapshot whose hosts are all hosts in use.
 func (s *Service) fill(v *snapshot, record bool, at moment) {
 	all := v.hosts
+	if record {
+		s.record(all, at)
+	}
 	v.hosts = all[:0]
 	arms := make([]Arm, 0, len(all))
 	for _, h := range all {
-		if record {
-			h.record(at)
-		}
 		h.mu.Lock()
 		out := h.status == ejected
-		arm := Arm{Address: h.address, Trials: h.trials, mean: h.mean, host: h, cluster: &s.cluster}
+		arm := Arm{Address: h.address, Trials: h.trials, mean: h.mean, newTrials: h.recent.Trials,
+			newSum: h.recent.Sum, host: h, cluster: &s.cluster}
 		h.mu.Unlock()
 		if out {
 			continue

@@ -31,14 +31,14 @@ func NewSoftMax(temperature float64) *SoftMax {
 
 // NewPicker implements Bandit in O(n).
 func (s *SoftMax) NewPicker(arms []Arm) Picker {
-	weights := scores(arms)
+	weights := qualities(arms)
 	// The best host's exponent is 0 and all others are lower, so nothing overflows and the sum is
 	// at least 1.
 	best := slices.Max(weights)
 	for i, score := range weights {
 		weights[i] = math.Exp((score - best) / s.temperature)
 	}
-	return aliasTable{sample.NewAlias(weights)}
+	return aliasTable{sample.NewAlias(scout(arms, weights))}
 }
 
 // aliasTable is a Picker that draws each arm with the probability that the strategy computed.

@@ -85,7 +85,7 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 	for i, p := range of {
 		weights[i] = posteriors[p].share
 	}
-	return aliasTable{sample.NewAlias(weights)}
+	return aliasTable{sample.NewAlias(scout(arms, weights))}
 }
 
 // posteriorsOf returns the posteriors, and for each arm the index of its posterior. All arms
@@ -94,8 +94,7 @@ func posteriorsOf(arms []Arm) (posteriors []beta, of []uint32) {
 	posteriors, of = make([]beta, 0, len(arms)), make([]uint32, len(arms))
 	untried := -1
 	for i, a := range arms {
-		if a.Trials > 0 { // not NaN
-			trials, mean := min(a.Trials, math.MaxInt32), clampScore(a.Mean())
+		if mean, trials := a.evidence(); trials > 0 {
 			posteriors = append(posteriors, newBeta(1+trials*mean, 1+trials*(1-mean)))
 			of[i] = uint32(len(posteriors) - 1)
 			continue

@@ -45,7 +45,7 @@ func (u *UCB) NewPicker(arms []Arm) Picker {
 	if last := u.last.Load(); last != nil {
 		picks = max(picks, float64(last.picks.Load()))
 	}
-	p := &ucbPicker{table: sample.NewAlias(u.spread(arms, picks))}
+	p := &ucbPicker{table: sample.NewAlias(scout(arms, u.spread(arms, picks)))}
 	u.last.Store(p)
 	return p
 }
@@ -60,10 +60,7 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 	means, trials := make([]float64, len(arms)), make([]float64, len(arms))
 	total := 0.0
 	for i, a := range arms {
-		means[i] = clampScore(a.Mean())
-		if a.Trials > 0 { // not NaN
-			trials[i] = min(a.Trials, math.MaxInt32)
-		}
+		means[i], trials[i] = a.evidence()
 		total += trials[i]
 	}
 	bonus := u.exploration * u.exploration * math.Log(max(math.E, total+picks))

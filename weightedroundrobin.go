@@ -38,7 +38,7 @@ func NewWeightedRoundRobin() *WeightedRoundRobin {
 // NewPicker implements Bandit in O(n).
 func (r *WeightedRoundRobin) NewPicker(arms []Arm) Picker {
 	p := &weightedPicker{turn: &r.turn, n: uint64(len(arms))}
-	ends, sum, last := scores(arms), 0.0, 0
+	ends, sum, last := scout(arms, qualities(arms)), 0.0, 0
 	for i, score := range ends {
 		if score > 0 {
 			last = i

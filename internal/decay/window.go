@@ -30,6 +30,10 @@ type Window struct {
 	weightedTrials uint64  // Σ weight·trials
 	past           *past   // nil until the first slot has finished
 
+	// Over all slots that have finished since New, unweighted.
+	everSum    float64
+	everTrials uint64
+
 	// The newest slot. These fields come last: Rate touches them alone, so they can share cache
 	// lines with what follows the Window in its host (TestWhatAPairTouchesTakesFewCacheLines).
 	newest int64 // its number
@@ -63,7 +67,8 @@ func (w *Window) Rate(slot int64, score float64) {
 // Advance makes slot the newest. It does nothing if slot is the newest already, or older.
 func (w *Window) Advance(slot int64) {
 	if slot-w.newest >= Slots { // everything recorded has left the window
-		*w = Window{newest: slot, count: Slots, past: new(past)}
+		sum, trials := w.Ever()
+		*w = Window{newest: slot, count: Slots, past: new(past), everSum: sum, everTrials: trials}
 		for i := range w.past.values {
 			w.past.values[i] = NoTrials
 		}
@@ -97,6 +102,11 @@ func (w *Window) Mean() float64 {
 	}
 	mean := (w.weightedSum/float64(w.count) + w.sum) / trials
 	return min(max(mean, 0), 1) // the sums drift
+}
+
+// Ever returns the sum of all scores since New, and the number of trials, unweighted.
+func (w *Window) Ever() (sum float64, trials uint64) {
+	return w.everSum + w.sum, w.everTrials + uint64(w.trials)
 }
 
 // History returns the values of the slots, oldest first. A slot without trials is NaN.
@@ -151,6 +161,8 @@ func (w *Window) next() {
 	w.weightedSum += float64(weight) * w.sum
 	w.totalTrials += uint64(w.trials)
 	w.weightedTrials += uint64(weight) * uint64(w.trials)
+	w.everSum += w.sum
+	w.everTrials += uint64(w.trials)
 	w.newest++
 	w.sum, w.trials = 0, 0
 	if w.newest%Slots == 0 {
