@@ -13,26 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// leastInUse compares all hosts and picks the one with the fewest leases out, as balancers do that
-// are told to use the least loaded host. It is no strategy of pooly but a measure for them.
-type leastInUse struct{}
-
-func (leastInUse) NewPicker(arms []pooly.Arm) pooly.Picker { return leastInUsePicker(arms) }
-
-type leastInUsePicker []pooly.Arm
-
-func (p leastInUsePicker) Pick(rng *rand.Rand) int {
-	first := rng.IntN(len(p))
-	best, least := first, p[first].InUse()
-	for i := 1; i < len(p); i++ {
-		at := (first + i) % len(p)
-		if n := p[at].InUse(); n < least {
-			best, least = at, n
-		}
-	}
-	return best
-}
-
 // A comparison is what contenders and references reached with the same hosts and requests.
 type comparison map[string]*cell
 
@@ -181,6 +161,9 @@ var (
 // in fleets of processes that do not know of each other.
 func TestMonteCarloQueueing(t *testing.T) {
 	d := theHosts()
+	if *long {
+		d.Loads = append([]float64{0.50}, d.Loads...)
+	}
 	report("\nhosts that fill up: %d of strength 0.5 to 1.5, antagonists on %d, %d requests at once, "+
 		"20 ms in the mean;\nMaxConns 30, deadline 2 s; 99th percentile × the clairvoyant's, "+
 		"and errors; one client", d.Hosts, d.Antagonists, d.Workers)

@@ -32,11 +32,11 @@ func problems() []problem {
 		horizon *= 10
 	}
 	return []problem{
-		{"2 arms", 2, 0.9, 0.88, 0, horizon, tenMS},
-		{"10 arms", 10, 0.9, 0.8, 0, horizon, tenMS},
-		{"100 arms", 100, 0.9, 0.8, 0, horizon, tenMS},
-		{"10, 30 s", 10, 0.9, 0.8, 3000, 30_000, tenMS},
-		{"10, 3 s", 10, 0.9, 0.8, 3000, 30_000, tenMS / 10},
+		{"2 arms", 2, 0.9, 0.88, 0, horizon, usualStep},
+		{"10 arms", 10, 0.9, 0.8, 0, horizon, usualStep},
+		{"100 arms", 100, 0.9, 0.8, 0, horizon, usualStep},
+		{"10, 30 s", 10, 0.9, 0.8, 3000, 30_000, usualStep},
+		{"10, 3 s", 10, 0.9, 0.8, 3000, 30_000, usualStep / 10},
 	}
 }
 
@@ -64,9 +64,12 @@ func divergence(p, q float64) float64 {
 	return part(p, q) + part(1-p, 1-q)
 }
 
-// tenMS is not quite ten milliseconds, so that no trial comes at the same time as a tick of the
+// usualStep is not quite ten milliseconds, so that no trial comes at the same time as a tick of the
 // service: the outcome would depend on which is first.
-const tenMS = 10*time.Millisecond + time.Microsecond
+const usualStep = 10*time.Millisecond + time.Microsecond
+
+// regretRuns is how often each strategy plays each problem.
+func regretRuns() int { return max(8, *runs) }
 
 // powers are how horizons are written.
 var powers = map[int]string{10_000: "10⁴", 30_000: "3·10⁴", 100_000: "10⁵"}
@@ -147,8 +150,8 @@ func (p *problem) play(t *testing.T, c regretContender, marks []int, seed uint64
 // beat.
 func TestMonteCarloRegret(t *testing.T) {
 	all := problems()
-	report("\nregret; the best of the arms succeeds with 0.9, the others with 0.8, or 0.88 of two; " +
-		"or another is the best every 30 s or 3 s, 3,000 trials")
+	report("\nregret, %d runs; the best of the arms succeeds with 0.9, the others with 0.8, or 0.88 of two; "+
+		"or another is the best every 30 s or 3 s, 3,000 trials", regretRuns())
 	var head []string
 	regrets := make(map[string][]sum) // at the end, of each problem
 	var fixed, switching []point
@@ -166,7 +169,7 @@ func TestMonteCarloRegret(t *testing.T) {
 		}
 		marks = append(marks, p.horizon)
 		for _, c := range regretContenders {
-			parts := make([][]float64, 2**runs)
+			parts := make([][]float64, regretRuns())
 			inParallel(t, len(parts), func(t *testing.T, _ int, seed uint64) {
 				parts[uint32(seed)] = p.play(t, c, marks, seed)
 			})
