@@ -81,6 +81,14 @@ func (c *cell) times() string {
 
 func (c *cell) errorRate() string { return fmt.Sprintf("%.2f %%", 100*c.failRate()) }
 
+// multiple writes the p99 as multiple of the clairvoyant's, and the error rate unless it is 0.
+func (c *cell) multiple() string {
+	if c.failRate() < 0.0001 {
+		return c.ratio.pm(2)
+	}
+	return fmt.Sprintf("%s, %s errors", c.ratio.pm(2), c.errorRate())
+}
+
 // print writes one table.
 func (c comparison) print(strategies []contender, others []reference) {
 	report("  %-22s %26s %15s %9s", "", "p50 / p99 / p99.9 (ms)", "× clairvoyant", "errors")
@@ -256,16 +264,18 @@ func writeQueue(t *testing.T, d hostsDescription, byLoad map[float64]comparison,
 	table := [][]string{{"strategy"}}
 	all := namesOf(contenders, references)
 	for _, load := range d.Loads {
-		table[0] = append(table[0], fmt.Sprintf("at %.0f %%: p50 / p99 / p99.9 (ms)", 100*load), "errors")
 		for _, name := range all {
 			rows = append(rows, byLoad[load][name].row(fmt.Sprint(load), fmt.Sprint(pooly.DefaultMaxConns), name))
 		}
 	}
+	shown := d.Loads[len(d.Loads)-3:]
+	for _, load := range shown {
+		table[0] = append(table[0], fmt.Sprintf("at %.0f %%: p50 / p99 / p99.9 (ms)", 100*load), "p99 × clairvoyant")
+	}
 	for _, name := range all {
 		row := []string{name}
-		for _, load := range d.Loads {
-			of := byLoad[load][name]
-			row = append(row, of.times(), of.errorRate())
+		for _, load := range shown {
+			row = append(row, byLoad[load][name].times(), byLoad[load][name].multiple())
 		}
 		table = append(table, row)
 	}
@@ -320,11 +330,7 @@ func writeFleet(t *testing.T, fleets []int, byClients map[int]comparison, all []
 		row := []string{name}
 		for _, clients := range fleets {
 			of := byClients[clients][name]
-			text := of.ratio.pm(2)
-			if of.failRate() >= 0.0001 {
-				text += fmt.Sprintf(", %s errors", of.errorRate())
-			}
-			row = append(row, text)
+			row = append(row, of.multiple())
 			rows = append(rows, of.row(fmt.Sprint(clients), name))
 		}
 		table = append(table, row)

@@ -6,6 +6,7 @@ import (
 	"image/color"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -151,7 +152,7 @@ func (f *figure) plot(data *panel) (*plot.Plot, plot.Legend, error) {
 	p.Add(grid)
 
 	for i, l := range data.lines { // all bands below all lines
-		if len(l.low) == 0 {
+		if slices.Equal(l.low, l.high) {
 			continue
 		}
 		band := make(plotter.XYs, 0, 2*len(l.x))

@@ -10,7 +10,7 @@ import (
 )
 
 // columns are the head of lines.csv. A row is a point of a line. Low and high bound its 95 % band,
-// and are empty if the line has none.
+// and are empty where there is none.
 var columns = []string{"figure", "panel", "line", "x", "y", "low", "high"}
 
 // troubleLine is no line: its two points are when a trouble begins and ends, and y is what is
@@ -55,7 +55,7 @@ func readLines(r io.Reader) (map[string][]*panel, error) {
 		for i, values := range []*[]float64{&l.x, &l.y, &l.low, &l.high} {
 			text := row[3+i]
 			if text == "" && i >= 2 {
-				continue
+				text = row[4] // a point without a band
 			}
 			value, err := strconv.ParseFloat(text, 64)
 			if err != nil {
@@ -70,11 +70,6 @@ func readLines(r io.Reader) (map[string][]*panel, error) {
 			if len(p.lines) > mostLines {
 				return nil, fmt.Errorf("figure %s, panel %q: %d lines, want at most %d",
 					name, p.title, len(p.lines), mostLines)
-			}
-			for _, l := range p.lines {
-				if len(l.low) != len(l.high) || len(l.low) != 0 && len(l.low) != len(l.x) {
-					return nil, fmt.Errorf("figure %s, line %q: some points have no band", name, l.name)
-				}
 			}
 		}
 	}

@@ -19,7 +19,7 @@ func write(t *testing.T, lines string) (dir string) {
 }
 
 func TestDrawsEachFigureThatHasLines(t *testing.T) {
-	dir := write(t, `classic-regret,,round-robin,1,1,0.9,1.1
+	dir := write(t, `classic-regret,,round-robin,1,1,,
 classic-regret,,round-robin,250,100,90,110
 overload-rush,one; first,pooly,0,100,,
 overload-rush,one; first,pooly,5,100,,
@@ -47,11 +47,10 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 		seven.WriteString("regret,,line " + name + ",1,1,,\n")
 	}
 	for lines, want := range map[string]string{
-		"nosuch,,pooly,0,1,,\n":                        `"nosuch" is not described`,
-		"regret,,pooly,0,x,,\n":                        "line 2, column y",
-		"regret,,pooly,0\n":                            "wrong number of fields",
-		"regret,,pooly,0,1,0,2\nregret,,pooly,1,1,,\n": "some points have no band",
-		seven.String():                                 "7 lines, want at most 6",
+		"nosuch,,pooly,0,1,,\n": `"nosuch" is not described`,
+		"regret,,pooly,0,x,,\n": "line 2, column y",
+		"regret,,pooly,0\n":     "wrong number of fields",
+		seven.String():          "7 lines, want at most 6",
 	} {
 		err := run(write(t, lines))
 		if err == nil || !strings.Contains(err.Error(), want) {
