@@ -9,12 +9,15 @@ import (
 )
 
 // leastOf draws d distinct numbers below n at random and returns the one that costs least. Numbers
-// that cost the same are equally likely.
+// that cost the same are equally likely. It is O(d²), and O(n) if n is at most d.
 //
 // It draws all numbers before it asks for a cost, and asks for all costs before it compares them,
 // so that the cache misses of the hosts' live figures overlap. Drawing and comparing one host at a
 // time makes a pick over many hosts much slower (see docs/PERFORMANCE.md).
 func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
+	if n <= min(d, sample.BufferSize) {
+		return least(rng, n, cost)
+	}
 	var buffer sample.Buffer
 	drawn := sample.Distinct(rng, n, d, &buffer)
 	costs := make([]float64, 0, sample.BufferSize)
@@ -28,6 +31,27 @@ func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
 		}
 	}
 	return drawn[best]
+}
+
+// least is leastOf if all numbers are drawn, so none need be. n is at most sample.BufferSize.
+func least(rng *rand.Rand, n int, cost func(int) float64) int {
+	var costs [sample.BufferSize]float64
+	for i := range n {
+		costs[i] = cost(i)
+	}
+	best, ties := 0, uint32(1)
+	for i := 1; i < n; i++ {
+		switch {
+		case costs[i] < costs[best]:
+			best, ties = i, 1
+		case costs[i] == costs[best]:
+			ties++
+			if rng.Uint32N(ties) == 0 {
+				best = i
+			}
+		}
+	}
+	return best
 }
 
 // candidate is a host as seen by strategies that compare the live figures of several hosts.

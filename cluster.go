@@ -28,6 +28,7 @@ type cluster struct {
 	usualScore   atomicFloat  // median of the means of their newest trials; 0: none
 	usualLatency atomic.Int64 // median of their latencies; 0: none
 
+	rate       atomicFloat // trials a second, of all hosts
 	leastShare atomicFloat // of the picks, that a learning strategy gives each host; see pace
 }
 
@@ -48,6 +49,7 @@ type moment struct {
 	slot int64
 	now  time.Duration
 	keep float64 // the share of its newest trials that a host still remembers
+	fade float64 // the share of its expected latency that is left to an unused host
 }
 
 // leastUsualScore stands for a lower usual score, by which nothing could be measured.

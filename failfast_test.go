@@ -39,7 +39,7 @@ var crowds = []struct {
 var blind = []string{"RoundRobin"}
 
 // weighLoad are the strategies that weigh load: a host that fails fast has none, so it could attract traffic.
-var weighLoad = []string{"PowerOfTwo", "PeakEWMA", "HotCold"}
+var weighLoad = []string{"PowerOfTwo", "PeakEWMA", "LeastLatency", "HotCold"}
 
 // Ten hosts take 20 ms. After a while one begins to fail in 0.5 ms, and later it is well again.
 func TestNoHostAttractsTrafficByFailing(t *testing.T) {

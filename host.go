@@ -119,7 +119,7 @@ func (h *host) record(at moment) (trials float64) {
 	if h.latency.Load() != 0 {
 		h.observeLocked(0, at.now)
 		if h.curve.line.Load() != 0 {
-			h.curve.fadeLocked(at.now)
+			h.curve.fadeLocked(at.now, at.fade)
 		}
 	}
 	h.trials, h.mean = h.window.Trials(), h.window.Mean()

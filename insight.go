@@ -118,6 +118,9 @@ func (e *EpsilonGreedy) String() string { return fmt.Sprintf("epsilon-greedy(%v)
 // String returns "UCB", and in parentheses the weight of exploration.
 func (u *UCB) String() string { return fmt.Sprintf("UCB(%v)", u.exploration) }
 
+// String returns "least latency".
+func (*LeastLatency) String() string { return "least latency" }
+
 // String returns "peak EWMA", and in parentheses the number of choices.
 func (e *PeakEWMA) String() string { return fmt.Sprintf("peak EWMA(%v)", e.choices) }
 
@@ -163,6 +166,9 @@ func (p *powerOfTwoPicker) Shares() []float64 { return drawShares(p, len(p.hosts
 
 // Shares implements Sharer with an estimate.
 func (p *peakPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
+
+// Shares implements Sharer with an estimate.
+func (p *leastLatencyPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }
 
 // Shares implements Sharer with an estimate.
 func (p *hotColdPicker) Shares() []float64 { return drawShares(p, len(p.hosts)) }

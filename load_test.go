@@ -180,8 +180,11 @@ func TestLoadCurveFollowsAChangeAndForgets(t *testing.T) {
 	observe(500, time.Millisecond)
 	observe(300, 100*time.Millisecond)
 	require.InEpsilon(t, 100*time.Millisecond, c.latency(1), 0.1)
-	c.fadeLocked(now + 100*time.Second)
-	require.Less(t, c.latency(1), time.Millisecond)
+	was := c.latency(1)
+	c.fadeLocked(now+100*time.Millisecond, 0.5)
+	require.Equal(t, was, c.latency(1), "it was used since the last refresh")
+	c.fadeLocked(now+200*time.Millisecond, 0.5)
+	require.InEpsilon(t, was/2, c.latency(1), 0.01)
 }
 
 func TestLoadCurveStaysFinite(t *testing.T) {

@@ -30,10 +30,11 @@ type loadCurve struct {
 	line atomic.Uint64 // base and slope in nanoseconds, each a float32; 0 before the first lease
 
 	// Guarded by Pool.mu. The sums are over the recorded leases, of which newer ones weigh more.
-	at     time.Duration // of the last change
-	weight float64       // Σ 1
-	x, y   float64       // Σ load, Σ latency
-	xx, xy float64       // Σ load², Σ load·latency
+	at      time.Duration // of the last change
+	fadedAt time.Duration // of the last refresh
+	weight  float64       // Σ 1
+	x, y    float64       // Σ load, Σ latency
+	xx, xy  float64       // Σ load², Σ load·latency
 }
 
 // observeLocked records a lease that ends now and lasted elapsed. load is how many leases were in
@@ -50,10 +51,14 @@ func (c *loadCurve) observeLocked(load int, elapsed, now time.Duration) {
 	c.fitLocked()
 }
 
-// fadeLocked lowers the curve of an unused host, with the same time constant as its Latency, so
-// that the host is tried again.
-func (c *loadCurve) fadeLocked(now time.Duration) {
-	keep := math.Exp(-float64(now-c.at) / float64(latencyDecay))
+// fadeLocked lowers the curve of a host that was not used since the last refresh, so that the host
+// is tried again.
+func (c *loadCurve) fadeLocked(now time.Duration, keep float64) {
+	used := c.at > c.fadedAt
+	c.fadedAt = now
+	if used {
+		return
+	}
 	c.at = now
 	c.y *= keep
 	c.xy *= keep

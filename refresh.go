@@ -2,7 +2,6 @@ package pooly
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 )
@@ -108,60 +107,16 @@ func (s *Service) refresh() {
 
 // record computes the scores of the hosts and what is usual among them.
 func (s *Service) record(hosts []*host, at moment) {
-	elapsed := s.pace.turn(at.now)
-	at.keep = s.pace.keep(elapsed, len(hosts), s.config.DecayDuration)
+	elapsed := s.pace.turn(&at, len(hosts), s.config.DecayDuration)
 	trials := 0.0
 	for _, h := range hosts {
 		trials += h.record(at)
 	}
-	s.pace.trials = trials
-	s.leastShare.Store(s.pace.leastShare(elapsed, len(hosts)))
+	s.pace.add(trials, at.now)
+	s.rate.Store(trials / elapsed.Seconds())
+	scouts := min(scoutMost/float64(max(1, len(hosts))), float64(elapsed)/float64(scoutEvery)/trials)
+	s.leastShare.Store(scouts)
 	s.compareHosts(hosts)
-}
-
-// pace is how much the hosts were used of late.
-type pace struct {
-	at     time.Duration // of the last refresh
-	trials float64       // of all hosts, between the last two refreshes
-}
-
-// How fast hosts forget their newest trials: by e in the time of so many trials of a host in the
-// mean, but at most in recentLeast and at least in a part of DecayDuration.
-const (
-	recentTrials = 3
-	recentLeast  = time.Second
-	recentParts  = 4
-)
-
-// turn returns the time since the last refresh.
-func (p *pace) turn(now time.Duration) (elapsed time.Duration) {
-	elapsed, p.at = now-p.at, now
-	return elapsed
-}
-
-// keep returns the share of its newest trials that a host remembers since the last refresh.
-func (p *pace) keep(elapsed time.Duration, hosts int, decay time.Duration) float64 {
-	forgets := p.trials / float64(max(1, hosts)) / recentTrials
-	forgets = min(forgets, float64(elapsed)/float64(recentLeast))
-	forgets = max(forgets, float64(elapsed)*recentParts/float64(decay))
-	return math.Exp(-forgets)
-}
-
-// How often learning strategies try each host: once in scoutEvery, unless scouting would take more
-// than scoutMost of all picks.
-const (
-	scoutEvery = time.Second
-	scoutMost  = 0.005
-)
-
-// leastShare returns the share of the picks that each host gets at least, so that a host that was
-// bad for long and is well again is found out.
-func (p *pace) leastShare(elapsed time.Duration, hosts int) float64 {
-	most := scoutMost / float64(max(1, hosts))
-	if p.trials == 0 {
-		return most
-	}
-	return min(most, float64(elapsed)/float64(scoutEvery)/p.trials)
 }
 
 // compared is how many hosts tell what is usual. More would tell little more, and take longer.

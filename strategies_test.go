@@ -22,6 +22,7 @@ var strategies = []struct {
 	{"WeightedRoundRobin", func() pooly.Bandit { return pooly.NewWeightedRoundRobin() }},
 	{"PowerOfTwo", func() pooly.Bandit { return pooly.NewPowerOfTwo() }},
 	{"PeakEWMA", func() pooly.Bandit { return pooly.NewPeakEWMA(5) }},
+	{"LeastLatency", func() pooly.Bandit { return pooly.NewLeastLatency() }},
 	{"HotCold", func() pooly.Bandit { return pooly.NewHotCold(5, 0.84) }},
 }
 
