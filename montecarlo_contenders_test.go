@@ -27,6 +27,7 @@ var contenders = []contender{
 	{"power of two", false, true, func() pooly.Bandit { return pooly.NewPowerOfTwo() }},
 	{"peak EWMA(5)", false, true, func() pooly.Bandit { return pooly.NewPeakEWMA(5) }},
 	{"hot-cold(5, 0.84)", false, true, func() pooly.Bandit { return pooly.NewHotCold(5, 0.84) }},
+	{"least latency", false, true, func() pooly.Bandit { return pooly.NewLeastLatency() }},
 	{"hot-cold(20, 0.84)", false, true, func() pooly.Bandit { return pooly.NewHotCold(20, 0.84) }},
 }
 

@@ -37,7 +37,9 @@ func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 		}
 		for i, o := range clients {
 			row = append(row, r.each(o))
-			lines = append(lines, overloadLines(overloadContenders[i].name, o)...)
+			if o.crowd == 0 {
+				lines = append(lines, overloadLines(overloadContenders[i].name, o)...)
+			}
 		}
 		rows = append(rows, row)
 		if c := clients[0]; c.crowd == 0 {
@@ -60,27 +62,16 @@ func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 	}
 }
 
-// overloadLines shows which share of the calls succeeds, by the time when they come, or of a crowd, which was served so
-// far.
+// overloadLines shows which share of the calls succeeds, by the time when they come.
 func overloadLines(name string, o *overloadOutcome) (points []point) {
-	served, came := 0, 0
-	for _, n := range o.all {
-		came += n
-	}
 	thin(len(o.all), func(first, last int) {
 		all, good := 0, 0
 		for j := first; j < last; j++ {
 			all, good = all+o.all[j], good+o.good[j]
-			served += o.served[j]
-		}
-		at := float64(first+last) / 2
-		if o.crowd > 0 { // all came at once
-			at, all, good = float64(last), came, served
 		}
 		if all > 0 {
-			points = append(points, point{
-				panel: o.name, line: name, x: at * overloadStep.Seconds(), y: 100 * float64(good) / float64(all),
-			})
+			at := float64(first+last) / 2 * overloadStep.Seconds()
+			points = append(points, point{panel: o.name, line: name, x: at, y: 100 * float64(good) / float64(all)})
 		}
 	})
 	return points

@@ -69,7 +69,7 @@ func divergence(p, q float64) float64 {
 const usualStep = 10*time.Millisecond + time.Microsecond
 
 // regretRuns is how often each strategy plays each problem.
-func regretRuns() int { return max(8, *runs) }
+func regretRuns() int { return max(8, *runs/2) }
 
 // powers are how horizons are written.
 var powers = map[int]string{10_000: "10⁴", 30_000: "3·10⁴", 100_000: "10⁵"}
@@ -229,8 +229,8 @@ func TestMonteCarloRegret(t *testing.T) {
 	if *out != "" {
 		writeTable(t, "regret", table)
 		writeCSV(t, "regret.csv", table)
-		writeLines(t, "regret", only(fixed, "UCB(0.5), no decay", "Thompson, no decay", "textbook Thompson", "KL-UCB", "Thompson", "bound"))
-		writeLines(t, "regret-switching", only(switching, "UCB(0.5)", "Thompson", "KL-UCB", "discounted UCB", "discounted Thompson", "epsilon-greedy(0.1)"))
+		writeLines(t, "regret", only(fixed, "UCB(0.5), no decay", "Thompson, no decay", "Thompson", "textbook Thompson", "KL-UCB", "bound"))
+		writeLines(t, "regret-switching", only(switching, "epsilon-greedy(0.1)", "Thompson", "UCB(0.5)", "KL-UCB", "discounted UCB", "discounted Thompson"))
 	}
 	for i := range all {
 		near := regrets["textbook Thompson"][i].mean()

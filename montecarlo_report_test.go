@@ -102,7 +102,7 @@ func writeLines(t *testing.T, figure string, points []point) {
 }
 
 // mostPoints is how many points a line has, at most.
-const mostPoints = 125
+const mostPoints = 80
 
 // thin calls add for each of at most mostPoints parts of n trials: those from first to before last.
 func thin(n int, add func(first, last int)) {
@@ -158,9 +158,9 @@ func writeScenarios(t *testing.T, all map[string]results) {
 	writeLines(t, "classic-regret", regretLines(all["classic"],
 		"round-robin", "epsilon-greedy(0.1)", "power of two", "Thompson", "UCB(0.5)", "softmax(0.1)"))
 	writeLines(t, "many-regret", regretLines(all["fleet"],
-		"round-robin", "Thompson", "power of two", "softmax(0.1)", "hot-cold(5, 0.84)", "epsilon-greedy(0.1)"))
+		"round-robin", "Thompson", "power of two", "softmax(0.1)", "least latency", "epsilon-greedy(0.1)"))
 	writeLines(t, "failure-share", shareLines(all["failure"],
-		"softmax(0.1)", "epsilon-greedy(0.1)", "Thompson", "UCB(0.5)", "power of two", "hot-cold(5, 0.84)"))
+		"softmax(0.1)", "epsilon-greedy(0.1)", "Thompson", "UCB(0.5)", "power of two", "least latency"))
 }
 
 func regretLines(r results, strategies ...string) (points []point) {

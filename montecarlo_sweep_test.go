@@ -28,7 +28,7 @@ func TestMonteCarloSweep(t *testing.T) {
 		}
 	}
 	defer func(n int) { *runs = n }(*runs)
-	*runs = max(2, *runs/4)
+	*runs = max(2, *runs/8)
 	report("\nsweep over %v hosts, %v clients, loads of %v: p99 × clairvoyant, geometric mean, of %d runs each",
 		sweepHosts, sweepClients, sweepLoads, *runs)
 

@@ -241,20 +241,22 @@ func (decades) Ticks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-// round puts five to ten ticks at round numbers.
+// round puts three to six ticks at round numbers.
 type round struct{}
 
 func (round) Ticks(low, high float64) (ticks []plot.Tick) {
 	step := math.Pow(10, math.Floor(math.Log10(high-low)))
 	switch parts := (high - low) / step; {
-	case parts < 2:
-		step /= 5
-	case parts < 5:
+	case parts < 1.5:
+		step /= 4
+	case parts < 3:
 		step /= 2
+	case parts > 6:
+		step *= 2
 	}
 	for i := int(math.Ceil(low/step - 1e-9)); float64(i)*step <= high*(1+1e-9); i++ {
 		at := float64(i) * step
-		ticks = append(ticks, plot.Tick{Value: at, Label: fmt.Sprintf("%.4g", at)})
+		ticks = append(ticks, plot.Tick{Value: at, Label: fmt.Sprintf("%.6g", at)})
 	}
 	return ticks
 }

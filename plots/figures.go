@@ -44,7 +44,7 @@ var figures = map[string]*figure{
 	},
 	"regret-switching": {
 		title: "ten hosts; every 3,000 trials another one is the best",
-		x:     "trials", y: "cumulative regret", minY: 0,
+		x:     "trials", y: "cumulative regret", minX: 0, maxX: 30_000, minY: 0, maxY: 2800,
 	},
 	"subsets": {
 		title: "how evenly random subsets spread the connections\n5,000 clients, 5,000 hosts",
@@ -71,7 +71,7 @@ var (
 	dotted = []vg.Length{vg.Points(2), vg.Points(2)}
 )
 
-// styles are those of lines that stand in several figures. What is no strategy of pooly is dashed.
+// styles are those of lines, the same in all figures. What pooly does not have is dashed or dotted.
 var styles = map[string]style{
 	"round-robin":         {grey, nil},
 	"softmax(0.1)":        {blue, nil},
@@ -81,6 +81,14 @@ var styles = map[string]style{
 	"power of two":        {pink, nil},
 	"peak EWMA(5)":        {violet, nil},
 	"hot-cold(5, 0.84)":   {red, nil},
+
+	"least latency":       {blue, nil},
+	"Thompson, no decay":  {green, dashed},
+	"UCB(0.5), no decay":  {olive, nil},
+	"KL-UCB":              {blue, dashed},
+	"textbook Thompson":   {red, dotted},
+	"discounted UCB":      {brown, dashed},
+	"discounted Thompson": {red, dotted},
 
 	"clairvoyant":             {black, dotted},
 	"central queue":           {brown, dashed},
