@@ -141,6 +141,7 @@ func (d *hostsDescription) check() error {
 		{"antagonistsStay", 1, 1e6, []float64{float64(d.AntagonistsStay)}},
 		{"clients", 1, 10_000, []float64{float64(d.Clients)}},
 		{"loads", 0.01, 2, d.Loads},
+		{"clients × hosts", 1, 100_000, []float64{float64(d.Clients * d.Hosts)}},
 		{"deadline", float64(d.P50), 1e6, []float64{float64(d.Deadline)}},
 		{"maxConns", 0, 1 << 20, []float64{float64(d.MaxConns)}},
 	} {

@@ -24,12 +24,20 @@ type cell struct {
 	ratio                  sum // of each run, p99 × that of the clairvoyant
 }
 
-// requestsOfARun is how many requests a run has, if that takes neither too short nor too long.
-const requestsOfARun = 45_000
+// How many requests a run has, and how long it takes, at least and at most. The most count more.
+const (
+	fewestRequests = 45_000
+	mostRequests   = 200_000
+	leastLength    = 12 * time.Second
+	mostLength     = 10 * time.Minute
+)
 
 func (d *hostsDescription) length(load float64) time.Duration {
-	enough := time.Duration(requestsOfARun / (load * d.capacity()) * float64(time.Second))
-	return min(max(enough, 12*time.Second, 5*d.Deadline.duration()), time.Hour)
+	take := func(requests float64) time.Duration {
+		return time.Duration(requests / (load * d.capacity()) * float64(time.Second))
+	}
+	wanted := max(leastLength, 5*d.Deadline.duration(), take(fewestRequests))
+	return min(wanted, take(mostRequests), mostLength)
 }
 
 // compare runs them through the same traces. At least the first reference, the clairvoyant, is

@@ -173,14 +173,17 @@ func (w *referenceWorld) record(r *referenceRequest, err error, measured time.Du
 // load returns how many requests are at the host.
 func (h *referenceHost) load() int { return len(h.working) + len(h.line) }
 
-// clairvoyant knows every queue and the size of every request. It picks the host where the request
-// would end first. What antagonists will do it does not know.
+// clairvoyant knows every queue, the size of every request, and where it would fail. It picks the host
+// where the request would end first. What antagonists will do it does not know.
 type clairvoyant struct{ *referenceWorld }
 
 func (w clairvoyant) dispatch(a *arrival) int {
 	best, first := -1, time.Duration(0)
 	free := make([]time.Duration, 0, 64)
 	for host := range w.hosts {
+		if a.luck < w.failureRate(host) && (best >= 0 || host < len(w.hosts)-1) {
+			continue
+		}
 		h := &w.hosts[host]
 		free = free[:0] // when each worker of the host will be
 		for _, r := range h.working {

@@ -39,7 +39,7 @@ import (
 //	go -C plots run . ../docs/simulations
 var (
 	long  = flag.Bool("long", false, "more runs, and longer ones: about ten minutes")
-	runs  = flag.Int("runs", 0, "how often to simulate each strategy where hosts fill up; 0: 4, or 16 with -long or -hosts")
+	runs  = flag.Int("runs", 0, "how often to simulate each strategy where hosts fill up; 0: 4, 8 with -hosts, 16 with -long")
 	seed  = flag.Uint64("seed", 1, "of the random numbers")
 	out   = flag.String("out", "", "the directory for tables and lines; none are written without it")
 	hosts = flag.String("hosts", "", "a file that describes hosts: simulate these alone")
@@ -52,8 +52,11 @@ func TestMain(m *testing.M) {
 	began := time.Now()
 	if *runs <= 0 {
 		*runs = 4
-		if *long || *hosts != "" {
+		switch {
+		case *long:
 			*runs = 16
+		case *hosts != "":
+			*runs = 8
 		}
 	}
 	set := func(name, value string) {
