@@ -28,12 +28,11 @@ var contenders = []contender{
 	{"peak EWMA(5)", false, true, func() pooly.Bandit { return pooly.NewPeakEWMA(5) }},
 	{"hot-cold(5, 0.84)", false, true, func() pooly.Bandit { return pooly.NewHotCold(5, 0.84) }},
 	{"least latency", false, true, func() pooly.Bandit { return pooly.NewLeastLatency() }},
-	{"hot-cold(20, 0.84)", false, true, func() pooly.Bandit { return pooly.NewHotCold(20, 0.84) }},
 }
 
 // learners are the contenders where hosts do not fill up, and the variants that the classic
 // experiment has.
-var learners = append(contenders[:len(contenders)-1:len(contenders)-1],
+var learners = append(contenders[:len(contenders):len(contenders)],
 	contender{"softmax(0.5)", true, false, func() pooly.Bandit { return pooly.NewSoftMax(0.5) }},
 	contender{"epsilon-greedy(0.5)", true, false, func() pooly.Bandit { return pooly.NewEpsilonGreedy(0.5) }},
 	contender{"UCB(√2)", true, false, func() pooly.Bandit { return pooly.NewUCB(math.Sqrt2) }},

@@ -94,7 +94,7 @@ func (c *cell) multiple() string {
 	if c.failRate() < 0.0001 {
 		return c.ratio.pm(2)
 	}
-	return fmt.Sprintf("%s, %s errors", c.ratio.pm(2), c.errorRate())
+	return fmt.Sprintf("%.2f, %s errors", c.ratio.mean(), c.errorRate())
 }
 
 // print writes one table.
@@ -172,78 +172,66 @@ var (
 	queueLines   = []string{"power of two", "peak EWMA(5)", "hot-cold(5, 0.84)", "least latency", "Prequal, 5 probes", "central queue"}
 )
 
-// TestMonteCarloQueueing compares all strategies in one process, and then those that suit such hosts
-// in fleets of processes that do not know of each other.
+// TestMonteCarloQueueing compares all strategies in one process, and those that suit such hosts in
+// fleets of processes that do not know of each other.
 func TestMonteCarloQueueing(t *testing.T) {
 	d := theHosts()
 	if *long {
 		d.Loads = append([]float64{0.50}, d.Loads...)
 	}
-	report("\nhosts that fill up: %d of strength 0.5 to 1.5, antagonists on %d, %d requests at once, "+
-		"20 ms in the mean;\nMaxConns 30, deadline 2 s; 99th percentile × the clairvoyant's, "+
-		"and errors; one client", d.Hosts, d.Antagonists, d.Workers)
+	report("\nhosts that fill up: %d of strength 0.5 to 1.5, antagonists on %d, %d requests at once, 20 ms in the mean; "+
+		"deadline 2 s;\none client with MaxConns 30, unless a column says otherwise", d.Hosts, d.Antagonists, d.Workers)
 	byLoad := make(map[float64]comparison)
-	var chosen []string
 	for _, load := range d.Loads {
 		byLoad[load] = compare(t, d, load, contenders, references)
-		chosen = append(chosen, fmt.Sprintf("%.0f %%: %s", 100*load, byLoad[load].advice(contenders)))
+		report("  %.0f %% load: choose %s", 100*load, byLoad[load].advice(contenders))
 	}
-	byConns := map[int]comparison{pooly.DefaultMaxConns: byLoad[0.85]}
-	for _, conns := range []int{d.Workers, 1 << 16} {
-		few := d
-		few.MaxConns = conns
-		byConns[conns] = compare(t, few, 0.85, contenders, references[:1])
-	}
-	reportRow("", "70 %", "85 %", "95 %", "MaxConns 4 85 %", "no limit 85 %")
-	for _, name := range namesOf(contenders, references) {
-		row := []string{}
-		for _, c := range []comparison{byLoad[0.70], byLoad[0.85], byLoad[0.95], byConns[4], byConns[1<<16]} {
-			if of := c[name]; of != nil {
-				row = append(row, fmt.Sprintf("%.2f  %6.2f %%", of.ratio.mean(), 100*of.failRate()))
-			}
-		}
-		reportRow(name, row...)
-	}
-	report("  choose at %s", strings.Join(chosen, "; "))
-	if *out != "" {
-		writeQueue(t, d, byLoad, byConns)
-	}
-	checkQueue(t, byLoad)
 
-	byClients := make(map[int]comparison)
-	report("\nfleets of clients: 85 %% load in all; p99 × clairvoyant ± 95 %%")
-	suited := func() (list []contender) {
-		for _, c := range contenders {
-			if c.loads || c.name == "round-robin" {
-				list = append(list, c)
-			}
+	var suited []contender
+	for _, c := range contenders {
+		if c.loads || c.name == "round-robin" {
+			suited = append(suited, c)
 		}
-		return list
-	}()
+	}
 	fleets := []int{1, 10, 50, 200}
-	chosen = nil
-	for _, clients := range fleets {
+	byClients := map[int]comparison{1: byLoad[0.85]}
+	for _, clients := range fleets[1:] {
 		of := d
 		of.Clients = clients
-		if clients == 1 {
-			byClients[1] = byLoad[0.85]
-			continue
-		}
 		byClients[clients] = compare(t, of, 0.85, suited, references)
-		chosen = append(chosen, fmt.Sprintf("%d: %s", clients, byClients[clients].advice(suited)))
+		report("  85 %% load, %d clients: choose %s", clients, byClients[clients].advice(suited))
 	}
-	reportRow("clients", "1", "10", "50", "200")
-	for _, name := range namesOf(suited, nil) { // clients change nothing of the references
+
+	byConns := map[int]comparison{pooly.DefaultMaxConns: byLoad[0.85]}
+	for _, conns := range []int{d.Workers, 1 << 16} {
+		of := d
+		of.MaxConns = conns
+		byConns[conns] = compare(t, of, 0.85, contenders, references[:1])
+	}
+
+	report("  p99 × clairvoyant, and errors if any; at 85 %% load where no load is given")
+	reportRow("", "70 %", "85 %", "95 %", "10 clients", "50 clients", "200 clients", "MaxConns 4", "no limit")
+	for _, name := range namesOf(contenders, references[1:]) { // without the clairvoyant itself
 		row := []string{}
-		for _, clients := range fleets {
-			row = append(row, byClients[clients][name].ratio.pm(2))
+		for _, c := range []comparison{
+			byLoad[0.70], byLoad[0.85], byLoad[0.95], byClients[10], byClients[50], byClients[200], byConns[4], byConns[1<<16],
+		} {
+			text := "" // not simulated
+			if of := c[name]; of != nil {
+				text = of.ratio.pm(2)
+				if of.failRate() >= 0.0001 {
+					text = fmt.Sprintf("%.2f, %.1f %%", of.ratio.mean(), 100*of.failRate())
+				}
+			}
+			row = append(row, text)
 		}
 		reportRow(name, row...)
 	}
-	report("  choose with clients %s", strings.Join(chosen, "; "))
 	if *out != "" {
+		writeQueue(t, d, byLoad, byConns)
 		writeFleet(t, fleets, byClients, namesOf(suited, references))
 	}
+	checkQueue(t, byLoad)
 }
 
 func checkQueue(t *testing.T, byLoad map[float64]comparison) {

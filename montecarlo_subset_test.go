@@ -93,7 +93,7 @@ func TestMonteCarloSubsets(t *testing.T) {
 		clients := spread[size]
 		said = append(said, fmt.Sprintf("%d gives a host %d to %d", size, clients[0], clients[len(clients)-1]))
 	}
-	report("\nsubsets, 5,000 clients and hosts, clients of a host: MaxHosts %s", strings.Join(said, "; "))
+	report("subsets, 5,000 clients and hosts, clients of a host: MaxHosts %s", strings.Join(said, "; "))
 	if *out == "" {
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"testing"
+
+	"github.com/3XX0/pooly"
 )
 
 // The sweep is over these. 40 % of the hosts have antagonists.
@@ -27,8 +29,10 @@ func TestMonteCarloSweep(t *testing.T) {
 			suited = append(suited, c)
 		}
 	}
+	suited = append(suited, contender{"hot-cold(20, 0.84)", false, true,
+		func() pooly.Bandit { return pooly.NewHotCold(20, 0.84) }})
 	defer func(n int) { *runs = n }(*runs)
-	*runs = max(2, *runs/8)
+	*runs = max(2, *runs/5)
 	report("\nsweep over %v hosts, %v clients, loads of %v: p99 × clairvoyant, geometric mean, of %d runs each",
 		sweepHosts, sweepClients, sweepLoads, *runs)
 

@@ -39,7 +39,7 @@ import (
 //	go -C plots run . ../docs/simulations
 var (
 	long  = flag.Bool("long", false, "more runs, and longer ones: about ten minutes")
-	runs  = flag.Int("runs", 0, "how often to simulate each strategy where hosts fill up; 0: 4, 8 with -hosts, 16 with -long")
+	runs  = flag.Int("runs", 0, "how often to simulate each strategy where hosts fill up; 0: 4, 8 with -hosts, 10 with -long")
 	seed  = flag.Uint64("seed", 1, "of the random numbers")
 	out   = flag.String("out", "", "the directory for tables and lines; none are written without it")
 	hosts = flag.String("hosts", "", "a file that describes hosts: simulate these alone")
@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 		*runs = 4
 		switch {
 		case *long:
-			*runs = 16
+			*runs = 10
 		case *hosts != "":
 			*runs = 8
 		}
@@ -90,7 +90,7 @@ func reportRow(name string, columns ...string) {
 	var row strings.Builder
 	fmt.Fprintf(&row, "  %-22s", name)
 	for _, c := range columns {
-		fmt.Fprintf(&row, " %15s", c)
+		fmt.Fprintf(&row, " %13s", c)
 	}
 	report("%s", row.String())
 }
