@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/require"
 )
 
 // What happens to host 0 of ten hosts that take 20 ms. Twenty clients ask, wait, and pause for 5 ms.
@@ -97,6 +98,13 @@ func TestMonteCarloChanges(t *testing.T) {
 		row := []string{c.name, shares(fails), back(fails.back), shares(cold), back(cold.back)}
 		table = append(table, row)
 		report("  %-22s %24s %12s %24s %12s", row[0], row[1], row[2], row[3], row[4])
+		if c.loads {
+			const fair = 1. / changingHosts
+			require.LessOrEqual(t, fails.first, fair, "%s: share of a host that begins to fail, first second", c.name)
+			require.LessOrEqual(t, fails.later, fair/5, "%s: share of a host that fails, from 5 s on", c.name)
+			require.Less(t, fails.back, 5*time.Second, "%s: until the host has half its share again", c.name)
+			require.Less(t, cold.back, 30*time.Second, "%s: until the host that was cold has half its share", c.name)
+		}
 	}
 	if *out != "" {
 		writeTable(t, "changes", table)
