@@ -1,3 +1,5 @@
+//go:build !montecarlo_simulation
+
 package pooly_test
 
 import (

@@ -219,7 +219,6 @@ type overloadOutcome struct {
 	overloadCase
 	mu           sync.Mutex // guards the fields below during a run
 	all, good    []int      // good calls that came, and that succeeded, by the step in which they came
-	served       []int      // those that succeeded by the step in which they were served
 	failed       int        // that came during the trouble
 	refused      int        // of these, with an error that says that a host refuses connections
 	noHost       int        // of these, with an error that says that no host is available
@@ -233,11 +232,11 @@ type overloadOutcome struct {
 func newOverloadOutcome(c overloadCase) *overloadOutcome {
 	steps := int(c.last / overloadStep)
 	return &overloadOutcome{overloadCase: c,
-		all: make([]int, steps), good: make([]int, steps), served: make([]int, steps)}
+		all: make([]int, steps), good: make([]int, steps)}
 }
 
-// add counts a call that came at the given time and has ended now.
-func (o *overloadOutcome) add(came, now time.Duration, wrong bool, err error) {
+// add counts a call that came at the given time and has ended.
+func (o *overloadOutcome) add(came time.Duration, wrong bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.calls++
@@ -247,7 +246,6 @@ func (o *overloadOutcome) add(came, now time.Duration, wrong bool, err error) {
 	o.all[came/overloadStep]++
 	if err == nil {
 		o.good[came/overloadStep]++
-		o.served[min(int(now/overloadStep), len(o.served)-1)]++
 		return
 	}
 	if o.from <= came && came < o.to {
@@ -265,7 +263,6 @@ func (o *overloadOutcome) merge(p *overloadOutcome) {
 	for i := range o.all {
 		o.all[i] += p.all[i]
 		o.good[i] += p.good[i]
-		o.served[i] += p.served[i]
 	}
 	o.failed += p.failed
 	o.refused += p.refused
@@ -309,7 +306,7 @@ func (o *overloadOutcome) play(c overloadContender, seed uint64) {
 	call := func(came time.Duration, wrong bool) {
 		err := w.call(client, wrong)
 		now := w.now()
-		o.add(came, now, wrong, err)
+		o.add(came, wrong, err)
 		if err == nil && !wrong && now >= w.to {
 			back.CompareAndSwap(int64(w.last), int64(now))
 		}

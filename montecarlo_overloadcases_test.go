@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// overloadRuns is of how many of -runs there is one of each case: a run has tens of thousands of calls.
-const overloadRuns = 500
+// overloadRuns is of how many of -runs there is one of each case.
+const overloadRuns = 4
 
 // What pooly promises of a service in trouble, see docs/RELIABILITY.md.
 const (
@@ -60,7 +60,7 @@ func withTimes(from, to, last time.Duration, cases ...overloadCase) []overloadCa
 func TestMonteCarloOverloadBrownOut(t *testing.T) {
 	all := simulateOverload(t, brownOuts, overloadRunsOf())
 	reportOverload(t, overloadReport{
-		table: "brownout",
+		table: "brownout", drawn: true,
 		of:    "hosts × slots, work, load, slow-down, deadline, MaxConns",
 		title: "brown-outs: all hosts slow from 4 s to 8 s",
 		heads: []string{"hosts can do", "%s: during / after / dials per call"},
@@ -86,7 +86,7 @@ func TestMonteCarloOverloadFreeze(t *testing.T) {
 		overloadCase{hosts: 5, slots: 4, work: 20 * time.Millisecond, load: 0.7, deadline: 500 * time.Millisecond, frozen: true})
 	all := simulateOverload(t, cases, overloadRunsOf())
 	reportOverload(t, overloadReport{
-		table: "freeze",
+		table: "freeze", drawn: true,
 		of:    "hosts × slots, work, load, deadline, MaxConns",
 		title: "freeze: all hosts stand still from 5 s to 45 s",
 		heads: []string{"%s: errors after / dials per call"},
@@ -134,7 +134,7 @@ func TestMonteCarloOverloadRush(t *testing.T) {
 		withTimes(time.Second, 1250*time.Millisecond, 12*time.Second, crowd, hastyCrowd)...)
 	all := simulateOverload(t, cases, overloadRunsOf())
 	reportOverload(t, overloadReport{
-		table: "rush",
+		table: "rush", drawn: true,
 		of:    "rush",
 		title: "rushes: more than the hosts can do",
 		heads: []string{"hosts can do", "%s: during / after / dials per call"},
@@ -189,7 +189,7 @@ func TestMonteCarloOverloadBadHosts(t *testing.T) {
 	all := simulateOverload(t, cases, overloadRunsOf())
 	failing := func(o *overloadOutcome) float64 { return 1 - o.share(o.from+2*settle, o.to) }
 	reportOverload(t, overloadReport{
-		table: "badhosts",
+		table: "badhosts", drawn: true,
 		of:    "hosts × slots, work, load, deadline, MaxConns",
 		title: "two of three hosts fail each request at once from 4 s to 14 s",
 		heads: []string{"%s: calls that fail from 6 s to 14 s / succeed after"},

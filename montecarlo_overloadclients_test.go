@@ -4,6 +4,7 @@ package pooly_test
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -20,18 +21,18 @@ type overloadClient interface {
 
 // An overloadContender is one of the clients that the overload simulations compare.
 type overloadContender struct {
-	name, kind string
-	make       func(w *overloadWorld, seed uint64) overloadClient
+	name string
+	make func(w *overloadWorld, seed uint64) overloadClient
 }
 
 var overloadContenders = []overloadContender{
-	{"pooly", "pooly", func(w *overloadWorld, seed uint64) overloadClient {
+	{"pooly", func(w *overloadWorld, seed uint64) overloadClient {
 		return newPoolyClient(w, pooly.ServiceConfig{})
 	}},
-	{"pooly without ejection", "noejection", func(w *overloadWorld, seed uint64) overloadClient {
+	{"pooly without ejection", func(w *overloadWorld, seed uint64) overloadClient {
 		return newPoolyClient(w, pooly.ServiceConfig{ConsecutiveFailures: -1})
 	}},
-	{"a pool per host in turn", "perhost", func(w *overloadWorld, seed uint64) overloadClient {
+	{"a pool per host in turn", func(w *overloadWorld, seed uint64) overloadClient {
 		return newTurnClient(w, seed)
 	}},
 }
@@ -46,6 +47,7 @@ type poolyClient struct {
 // newPoolyClient returns a service for a world. It adds to the config what the case says, and nothing else.
 func newPoolyClient(w *overloadWorld, config pooly.ServiceConfig) *poolyClient {
 	config.Driver, config.MaxConns = w, w.maxConns
+	config.Logger = slog.New(slog.DiscardHandler)
 	if w.tries > 1 {
 		config.GetAttempts = w.tries
 	}

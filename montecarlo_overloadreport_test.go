@@ -4,7 +4,6 @@ package pooly_test
 
 import (
 	"fmt"
-	"image/color"
 	"strings"
 	"testing"
 	"time"
@@ -18,9 +17,11 @@ type overloadReport struct {
 	heads []string // of the columns; the last one is for each client, with its name for %s
 	first func(o *overloadOutcome) string
 	each  func(o *overloadOutcome) string
+	drawn bool // whether there is a figure
 }
 
-// reportOverload prints a table, and with -out writes that and draws a figure with a panel for each case.
+// reportOverload prints what pooly reached, and with -out writes a table and the lines of a figure with a panel for each
+// case.
 func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 	t.Helper()
 	head := append([]string{r.of}, r.heads[:len(r.heads)-1]...)
@@ -28,72 +29,52 @@ func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 		head = append(head, fmt.Sprintf(r.heads[len(r.heads)-1], c.name))
 	}
 	rows := [][]string{head}
+	var lines []point
 	for _, clients := range all {
 		row := []string{clients[0].name}
 		if r.first != nil {
 			row = append(row, r.first(clients[0]))
 		}
-		for _, o := range clients {
+		for i, o := range clients {
 			row = append(row, r.each(o))
+			if o.crowd == 0 {
+				lines = append(lines, overloadLines(overloadContenders[i].name, o)...)
+			}
 		}
 		rows = append(rows, row)
+		if c := clients[0]; c.crowd == 0 {
+			for _, at := range []float64{c.from.Seconds(), c.to.Seconds()} {
+				lines = append(lines, point{panel: c.name, line: troubleLine, x: at, y: 100 * c.possible()})
+			}
+		}
 	}
-	t.Logf("%s\n%s", r.title, markdown(rows))
+	cases := []string{}
+	for _, clients := range all {
+		cases = append(cases, r.each(clients[0]))
+	}
+	report("%s: %s: %s", r.title, strings.TrimPrefix(r.heads[len(r.heads)-1], "%s: "), strings.Join(cases, "; "))
 	if *out == "" {
 		return
 	}
 	writeTable(t, r.table, rows)
-	var panels []figure
-	for _, clients := range all {
-		panels = append(panels, drawOverload(clients))
+	if r.drawn {
+		writeLines(t, "overload-"+r.table, lines)
 	}
-	if len(panels) == 1 {
-		panels[0].title = r.title + "\n" + all[0][0].name
-	}
-	drawPanels(t, "overload-"+r.table, r.title, panels...)
 }
 
-// drawOverload shows which share of the calls succeeds, by the time when they come, or of a crowd, which was served so far.
-// The time of the trouble is pale grey, and dark grey what the hosts cannot do.
-func drawOverload(clients []*overloadOutcome) figure {
-	c := clients[0].overloadCase
-	f := figure{
-		title: strings.Replace(c.name, "; ", "\n", 1),
-		x:     "time (s)", y: "calls that succeed (%)", maxX: c.last.Seconds(), maxY: 102,
-	}
-	if c.crowd > 0 {
-		f.y = "calls served so far (%)"
-	} else {
-		from, to, most := c.from.Seconds(), c.to.Seconds(), 100*c.possible()
-		f.shades = []shade{{from, to, 0, 102, color.NRGBA{0xf0, 0xf0, 0xf0, 0xff}}}
-		if most < 100 {
-			f.shades = append(f.shades, shade{from, to, most, 102, color.NRGBA{0xd8, 0xd8, 0xd8, 0xff}})
+// overloadLines shows which share of the calls succeeds, by the time when they come.
+func overloadLines(name string, o *overloadOutcome) (points []point) {
+	thin(len(o.all), func(first, last int) {
+		all, good := 0, 0
+		for j := first; j < last; j++ {
+			all, good = all+o.all[j], good+o.good[j]
 		}
-	}
-	for i, o := range clients {
-		s := series{name: overloadContenders[i].name, kind: overloadContenders[i].kind, dash: i}
-		served, came := 0, 0
-		for _, n := range o.all {
-			came += n
+		if all > 0 {
+			at := float64(first+last) / 2 * overloadStep.Seconds()
+			points = append(points, point{panel: o.name, line: name, x: at, y: 100 * float64(good) / float64(all)})
 		}
-		thin(len(o.all), func(first, last int) {
-			all, good := 0, 0
-			for j := first; j < last; j++ {
-				all, good = all+o.all[j], good+o.good[j]
-				served += o.served[j]
-			}
-			at := float64(first+last) / 2
-			if c.crowd > 0 { // all came at once
-				at, all, good = float64(last), came, served
-			}
-			if all > 0 {
-				s.x = append(s.x, at*overloadStep.Seconds())
-				s.y = append(s.y, 100*float64(good)/float64(all))
-			}
-		})
-		f.series = append(f.series, s)
-	}
-	return f
+	})
+	return points
 }
 
 // String says what a case differs in from others of its table, in two parts with a semicolon between.

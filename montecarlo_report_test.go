@@ -4,9 +4,12 @@ package pooly_test
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,8 +24,9 @@ func writeCSV(t *testing.T, name string, rows [][]string) {
 	require.NoError(t, file.Close())
 }
 
-// writeTable puts a table into the documents that have a place for it: between the lines <!-- simulations:NAME --> and
-// <!-- end -->, in STRATEGIES.md and RELIABILITY.md beside the directory of the figures and in the README.md above that.
+// writeTable puts a table into the documents that have a place for it: between the lines
+// <!-- simulations:NAME --> and <!-- end -->, in STRATEGIES.md and RELIABILITY.md beside the
+// directory of -out and in the README.md above that.
 func writeTable(t *testing.T, name string, rows [][]string) {
 	t.Helper()
 	table := markdown(rows)
@@ -55,6 +59,59 @@ func markdown(rows [][]string) string {
 	return table.String()
 }
 
+// A point is one of a line in a panel of a figure. It has no band if low equals high.
+type point struct {
+	panel, line     string
+	x, y, low, high float64
+}
+
+func pointOf(line string, x float64, s *sum) point {
+	return point{line: line, x: x, y: s.mean(), low: s.mean() - s.interval(), high: s.mean() + s.interval()}
+}
+
+// troubleLine is what plots takes for the time of a trouble and not for a line.
+const troubleLine = "(trouble)"
+
+// writeLines replaces the lines of a figure in lines.csv, from which the module in plots draws it.
+func writeLines(t *testing.T, figure string, points []point) {
+	t.Helper()
+	path := filepath.Join(*out, "lines.csv")
+	rows := [][]string{{"figure", "panel", "line", "x", "y", "low", "high"}}
+	file, err := os.Open(path)
+	if err == nil {
+		was, err := csv.NewReader(file).ReadAll()
+		require.NoError(t, err, path)
+		require.NoError(t, file.Close())
+		for _, row := range was[min(1, len(was)):] {
+			if row[0] != figure {
+				rows = append(rows, row)
+			}
+		}
+	} else {
+		require.True(t, errors.Is(err, fs.ErrNotExist), "%v", err)
+	}
+	for _, p := range points {
+		row := []string{figure, p.panel, p.line, fmt.Sprintf("%.5g", p.x), fmt.Sprintf("%.5g", p.y), "", ""}
+		if p.low != p.high {
+			row[5], row[6] = fmt.Sprintf("%.5g", p.low), fmt.Sprintf("%.5g", p.high)
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows[1:], func(a, b []string) int { return strings.Compare(a[0], b[0]) })
+	writeCSV(t, "lines.csv", rows)
+}
+
+// mostPoints is how many points a line has, at most.
+const mostPoints = 80
+
+// thin calls add for each of at most mostPoints parts of n trials: those from first to before last.
+func thin(n int, add func(first, last int)) {
+	parts := min(n, mostPoints)
+	for i := range parts {
+		add(i*n/parts, (i+1)*n/parts)
+	}
+}
+
 func writeScenarios(t *testing.T, all map[string]results) {
 	rows := [][]string{{
 		"scenario", "strategy", "runs", "trials", "mean score", "± 95 %",
@@ -63,15 +120,15 @@ func writeScenarios(t *testing.T, all map[string]results) {
 	}}
 	for i := range scenarios {
 		s := &scenarios[i]
-		for _, c := range contenders {
+		for _, c := range learners {
 			o := all[s.name][c.name]
 			regret := o.totalRegret()
 			rows = append(rows, []string{
-				s.name, c.name, fmt.Sprint(*runs), fmt.Sprint(len(o.reward)),
-				fmt.Sprintf("%.4f", o.overall.mean()), fmt.Sprintf("%.4f", 1.96*o.overall.deviation()),
-				fmt.Sprintf("%.4f", o.final.mean()), fmt.Sprintf("%.4f", 1.96*o.final.deviation()),
+				s.name, c.name, fmt.Sprint(learningRuns()), fmt.Sprint(len(o.reward)),
+				fmt.Sprintf("%.4f", o.overall.mean()), fmt.Sprintf("%.4f", o.overall.interval()),
+				fmt.Sprintf("%.4f", o.final.mean()), fmt.Sprintf("%.4f", o.final.interval()),
 				fmt.Sprintf("%.4f", o.finalBest.mean()),
-				fmt.Sprintf("%.3f", regret.mean()), fmt.Sprintf("%.3f", 1.96*regret.deviation()),
+				fmt.Sprintf("%.3f", regret.mean()), fmt.Sprintf("%.3f", regret.interval()),
 			})
 		}
 	}
@@ -82,52 +139,50 @@ func writeScenarios(t *testing.T, all map[string]results) {
 	for i := range scenarios {
 		table[0] = append(table[0], scenarios[i].name)
 	}
-	for _, c := range contenders {
+	for _, c := range learners {
 		o := all["classic"][c.name]
 		classic = append(classic, []string{
-			c.name, fmt.Sprintf("%.3f ± %.3f", o.overall.mean(), 1.96*o.overall.deviation()),
-			fmt.Sprintf("%.3f ± %.3f", o.final.mean(), 1.96*o.final.deviation()),
-			fmt.Sprintf("%.0f %%", 100*o.finalBest.mean()),
-			fmt.Sprintf("%.1f", o.totalRegret().mean()),
+			c.name, o.overall.pm(3), o.final.pm(3),
+			fmt.Sprintf("%.0f %%", 100*o.finalBest.mean()), o.totalRegret().pm(1),
 		})
 		row := []string{c.name}
 		for i := range scenarios {
 			o := all[scenarios[i].name][c.name]
-			row = append(row, fmt.Sprintf("%.3f (%.0f)", o.final.mean(), o.totalRegret().mean()))
+			row = append(row, fmt.Sprintf("%.3f (%s)", o.final.mean(), o.totalRegret().pm(0)))
 		}
 		table = append(table, row)
 	}
 	writeTable(t, "classic", classic)
 	writeTable(t, "scenarios", table)
+
+	writeLines(t, "classic-regret", regretLines(all["classic"],
+		"round-robin", "epsilon-greedy(0.1)", "power of two", "Thompson", "UCB(0.5)", "softmax(0.1)"))
+	writeLines(t, "many-regret", regretLines(all["fleet"],
+		"round-robin", "Thompson", "power of two", "softmax(0.1)", "least latency", "epsilon-greedy(0.1)"))
+	writeLines(t, "failure-share", shareLines(all["failure"],
+		"softmax(0.1)", "epsilon-greedy(0.1)", "Thompson", "UCB(0.5)", "power of two", "least latency"))
 }
 
-func writeQueue(t *testing.T, all queueResults) {
-	rows := [][]string{{
-		"load", "strategy", "runs", "requests", "p50 (ms)", "p99 (ms)", "± 95 %", "p99.9 (ms)", "error rate",
-	}}
-	table := [][]string{{"strategy"}}
-	for _, load := range queueLoads {
-		table[0] = append(table[0], fmt.Sprintf("at %.0f %%: p50 / p99 / p99.9 (ms)", 100*load), "errors")
-		for _, c := range queueContenders() {
-			o := all[load][c.name]
-			rows = append(rows, []string{
-				fmt.Sprintf("%.2f", load), c.name, fmt.Sprint(int(o.p99.n)), fmt.Sprint(o.count),
-				fmt.Sprintf("%.1f", o.quantile(0.5)),
-				fmt.Sprintf("%.1f", o.quantile(0.99)), fmt.Sprintf("%.1f", 1.96*o.p99.deviation()),
-				fmt.Sprintf("%.1f", o.quantile(0.999)), fmt.Sprintf("%.6f", o.failRate()),
-			})
-		}
+func regretLines(r results, strategies ...string) (points []point) {
+	for _, name := range strategies {
+		o := r[name]
+		thin(len(o.regret), func(_, last int) {
+			points = append(points, pointOf(name, float64(last), &o.regret[last-1]))
+		})
 	}
-	for _, c := range queueContenders() {
-		row := []string{c.name}
-		for _, load := range queueLoads {
-			o := all[load][c.name]
-			row = append(row,
-				fmt.Sprintf("%.0f / %.0f / %.0f", o.quantile(0.5), o.quantile(0.99), o.quantile(0.999)),
-				fmt.Sprintf("%.2f %%", 100*o.failRate()))
-		}
-		table = append(table, row)
+	return points
+}
+
+func shareLines(r results, strategies ...string) (points []point) {
+	for _, name := range strategies {
+		o := r[name]
+		thin(len(o.best), func(first, last int) {
+			mean := 0.0
+			for i := first; i < last; i++ {
+				mean += o.best[i].mean() / float64(last-first)
+			}
+			points = append(points, point{line: name, x: float64(first+last+1) / 2, y: 100 * mean})
+		})
 	}
-	writeCSV(t, "queueing.csv", rows)
-	writeTable(t, "queueing", table)
+	return points
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -86,27 +87,28 @@ func TestMonteCarloSubsets(t *testing.T) {
 			fmt.Sprintf("%.1f", math.Sqrt(variance)), at(0), at(0.01), at(0.99), at(1),
 			fmt.Sprintf("%.2f of %d", float64(changed)/(subsetClients/50), size),
 		})
-		t.Logf("MaxHosts %d: %v", size, table[len(table)-1])
 	}
+	said := make([]string, 0, len(subsetSizes))
+	for _, size := range subsetSizes {
+		clients := spread[size]
+		said = append(said, fmt.Sprintf("%d gives a host %d to %d", size, clients[0], clients[len(clients)-1]))
+	}
+	report("subsets, 5,000 clients and hosts, clients of a host: MaxHosts %s", strings.Join(said, "; "))
 	if *out == "" {
 		return
 	}
 	writeCSV(t, "subsets.csv", table)
 	writeTable(t, "subsets", table)
-	f := figure{
-		file:  "subsets",
-		title: "how evenly random subsets spread the connections\n5,000 clients, 5,000 hosts",
-		x:     "hosts, from the least used to the most (%)", y: "connections per host, of the mean",
-		minX: 0, maxX: 100, minY: 0, maxY: 3,
-	}
-	for i, size := range subsetSizes {
-		s := series{name: fmt.Sprintf("MaxHosts %d", size), kind: []string{"hotcold", "softmax", "thompson"}[i]}
-		for p := 0; p <= figurePoints; p++ {
-			at := spread[size][p*(subsetHosts-1)/figurePoints]
-			s.x = append(s.x, 100*float64(p)/figurePoints)
-			s.y = append(s.y, float64(at)*subsetHosts/(float64(size)*subsetClients))
+	var lines []point
+	for _, size := range subsetSizes {
+		for p := 0; p <= mostPoints; p++ {
+			at := spread[size][p*(subsetHosts-1)/mostPoints]
+			lines = append(lines, point{
+				line: fmt.Sprintf("MaxHosts %d", size),
+				x:    100 * float64(p) / mostPoints,
+				y:    float64(at) * subsetHosts / (float64(size) * subsetClients),
+			})
 		}
-		f.series = append(f.series, s)
 	}
-	drawFigure(t, f)
+	writeLines(t, "subsets", lines)
 }
