@@ -113,7 +113,8 @@ func (h *host) try(ctx context.Context, down bool) *Conn {
 		ended := make(chan struct{})
 		d := &dial{ended: func() { close(ended) }}
 		h.mu.Lock()
-		ok := !h.closed && h.open < h.config.MaxConns && (h.barred && down || h.load.Load() < h.allowed)
+		wanted := h.barred && down || h.load.Load() < h.allowed
+		ok := wanted && !h.closed && h.open < h.config.MaxConns
 		if ok {
 			if h.barred {
 				d.began = h.ejections
