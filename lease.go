@@ -46,6 +46,137 @@ func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error
 	return s.leaseOther(ctx, avoid)
 }
 
+// TryLease is Lease for callers that must not wait for another lease to end. It leases an idle
+// connection, or dials one if the host has room, and does the same at the other hosts if need be.
+// If no host is up, it dials those that are ejected. ctx bounds the use of the connection and the
+// dial.
+//
+// It is for drivers whose Dial returns at once, such as one that hands out shares of an open
+// connection: with any other, TryLease waits for the dial. Package poolygrpc is an example.
+//
+// Its error wraps ErrOverloaded if no host has room, ErrNoHostAvailable if none can be reached,
+// ErrPoolClosed, or ctx.Err() and its cause, or says what the strategy did wrong (see Bandit).
+func (s *Service) TryLease(ctx context.Context) (*Conn, error) {
+	c, err := s.try(ctx)
+	if err != nil {
+		s.getFailures.Add(1)
+		return nil, named("service", s.name, err)
+	}
+	if s.timed(ctx) {
+		c.conn.start = s.clock.now()
+	}
+	return c, nil
+}
+
+func (s *Service) try(ctx context.Context) (*Conn, error) {
+	if err := contextError(ctx); err != nil {
+		return nil, err
+	}
+	v := s.current(ctx)
+	if v != nil && v.err != nil {
+		return nil, v.err
+	}
+	for range 1 + morePicks {
+		if v == nil || len(v.hosts) == 0 {
+			break
+		}
+		h, err := v.pick(s)
+		if err != nil {
+			return nil, err
+		}
+		if c := h.try(ctx, false); c != nil {
+			return c, nil
+		}
+	}
+	all := s.all()
+	for _, down := range []bool{false, true} {
+		for i, start := 0, s.rng.IntN(max(1, len(all))); i < len(all); i++ {
+			if c := all[(start+i)%len(all)].try(ctx, down); c != nil {
+				return c, nil
+			}
+			if err := contextError(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if s.up.Load() > 0 {
+			return nil, ErrOverloaded
+		}
+	}
+	if s.isClosed() {
+		return nil, ErrPoolClosed
+	}
+	return nil, ErrNoHostAvailable
+}
+
+// try leases an idle connection, or one that it dials. down says that an ejected host is dialled,
+// too.
+func (h *host) try(ctx context.Context, down bool) *Conn {
+	for range tryDials {
+		if c := h.takeIdle(); c != nil {
+			return c
+		}
+		ended := make(chan struct{})
+		d := &dial{ended: func() { close(ended) }}
+		h.mu.Lock()
+		wanted := h.barred && down || h.load.Load() < h.allowed
+		ok := wanted && !h.closed && h.open < h.config.MaxConns
+		if ok {
+			if h.barred {
+				d.began = h.ejections
+			}
+			h.startDialLocked(d)
+		}
+		h.unlock()
+		if !ok {
+			return nil
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// tryDials is how often TryLease dials a host whose new connection another call takes.
+const tryDials = 3
+
+// Report tells what is known of a host from elsewhere, such as a health check, or a client that
+// keeps the connections to the host itself.
+//
+//   - An error ejects the host, like a dial that failed, and is the cause that errors and logs give.
+//     pooly goes on to probe the host, and restores it when a dial connects.
+//   - nil restores it, like a probe that connected. A host that was ejected for its leases stays
+//     out until its next probe.
+//
+// Report of an unknown address does nothing.
+func (s *Service) Report(address string, err error) {
+	s.mu.Lock()
+	h := s.hosts[address]
+	s.mu.Unlock()
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	var after func()
+	switch {
+	case h.closed:
+	case err == nil:
+		after = h.dialEnded(&dial{}, nil)
+	case h.status == ejected:
+		h.cause, h.byFeedback = err, false
+	default:
+		after = h.eject(err, false)
+	}
+	h.settleLocked()
+	h.unlock()
+	if after != nil {
+		after()
+	}
+	s.queue.match()
+}
+
 // leaseOther leases a connection of a host whose pool's line is not in avoid, while another can be
 // reached.
 func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) {

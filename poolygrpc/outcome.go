@@ -1,0 +1,80 @@
+package poolygrpc
+
+import (
+	"strings"
+	"time"
+
+	"github.com/3XX0/pooly"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+)
+
+// judge says what RPCs tell about their servers. It is immutable.
+type judge struct {
+	failures [17]bool // by code
+	target   time.Duration
+}
+
+// rpc is one RPC, from Pick to Done.
+type rpc struct {
+	lease  *pooly.Conn
+	method string
+	began  time.Time
+}
+
+// done ends the lease of an RPC with what the RPC tells.
+func (j *judge) done(r rpc, info balancer.DoneInfo) {
+	code := codes.OK
+	if info.Err != nil {
+		code = status.Code(info.Err)
+	}
+	elapsed := time.Since(r.began)
+	switch {
+	case code == codes.Canceled, !info.BytesSent && !info.BytesReceived:
+		_ = r.lease.End()
+	case int(code) < len(j.failures) && j.failures[code]:
+		j.failed(r, info, code, elapsed)
+	case isStream(r.method):
+		_ = r.lease.Rate(pooly.Outcome{Score: pooly.HostUp})
+		_ = r.lease.End()
+	case j.target > 0:
+		_ = r.lease.Release(nil, pooly.LatencyScore(elapsed, j.target))
+	default:
+		_ = r.lease.Release(nil, pooly.HostUp)
+	}
+}
+
+func (j *judge) failed(r rpc, info balancer.DoneInfo, code codes.Code, elapsed time.Duration) {
+	o := pooly.Outcome{Score: pooly.HostDown, Err: info.Err}
+	if code == codes.DeadlineExceeded {
+		if info.BytesReceived && isStream(r.method) {
+			_ = r.lease.End() // the stream has lasted as long as its user wanted
+			return
+		}
+		o.Err, o.Elapsed = timeout{info.Err}, elapsed
+	}
+	// Other failures have no latency: a server that fails fast must not look fast.
+	_ = r.lease.Rate(o)
+	_ = r.lease.End()
+}
+
+// timeout marks a status as a timeout, for which pooly has rules of its own.
+type timeout struct{ error }
+
+func (timeout) Timeout() bool   { return true }
+func (t timeout) Unwrap() error { return t.error }
+
+// isStream reports whether a method is known to be streaming. Its descriptor is known if generated
+// code of it is linked.
+func isStream(method string) bool {
+	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	if err != nil {
+		return false
+	}
+	m, ok := d.(protoreflect.MethodDescriptor)
+	return ok && (m.IsStreamingClient() || m.IsStreamingServer())
+}
