@@ -288,12 +288,13 @@ func (c *conn) QueryContext(
 	return &rows{inner: inner, conn: c, ctx: ctx}, nil
 }
 
-// CheckNamedValue implements driver.NamedValueChecker.
+// CheckNamedValue implements driver.NamedValueChecker. If the inner connection cannot run a query
+// that is not prepared, the statement checks the values, so any will do here.
 func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := c.session.inner.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
+	if !c.session.direct {
+		return nil
 	}
-	return driver.ErrSkip
+	return c.session.check(v)
 }
 
 // Ping implements driver.Pinger.

@@ -70,6 +70,7 @@ type session struct {
 	netConn    net.Conn         // nil: unknown
 	socket     sockpeek.Checker // nil: not examined
 	statements statements
+	direct     bool // it runs queries without a prepared statement
 	used       bool // it has served a lease
 	broken     bool // a lease ended such that it must not be asked anything more
 	phase      atomic.Int32
@@ -99,7 +100,7 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 	if inner == nil {
 		return nil, errNoConn
 	}
-	s := &session{inner: inner, statements: statements{most: d.maxStatements}}
+	s := &session{inner: inner, direct: isDirect(inner), statements: statements{most: d.maxStatements}}
 	if d.netConn != nil {
 		if s.netConn = d.netConn(inner); s.netConn != nil {
 			s.socket = sockpeek.Of(s.netConn)
@@ -185,4 +186,12 @@ func (s *session) valid() bool {
 func (s *session) vouches() bool {
 	v, ok := s.inner.(driver.Validator)
 	return ok && v.IsValid()
+}
+
+// check is what the inner connection says of a value.
+func (s *session) check(v *driver.NamedValue) error {
+	if checker, ok := s.inner.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
 }

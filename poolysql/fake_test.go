@@ -42,6 +42,7 @@ const (
 	full   kind = iota // all with contexts
 	bare               // none
 	legacy             // those without contexts
+	checks             // none, but its statements know types of their own
 )
 
 // fakeHost is a server.
@@ -99,6 +100,13 @@ func (w *world) note(format string, args ...any) {
 	}
 }
 
+// asked returns what the driver was asked.
+func (w *world) asked() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.log)
+}
+
 // queries returns how many queries each host has answered.
 func (w *world) queries() map[string]int {
 	w.mu.Lock()
@@ -147,6 +155,8 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		return bareConn{fc}, nil
 	case legacy:
 		return legacyConn{bareConn{fc}}, nil
+	case checks:
+		return checksConn{bareConn{fc}}, nil
 	}
 	return fullConn{fc}, nil
 }
@@ -240,6 +250,21 @@ func (c bareConn) Prepare(query string) (driver.Stmt, error) {
 	return bareStmt{s}, nil
 }
 
+// checksConn is a bareConn whose statements have a driver.NamedValueChecker.
+type checksConn struct{ bareConn }
+
+func (c checksConn) Prepare(query string) (driver.Stmt, error) {
+	s, err := c.prepare(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	return checksStmt{bareStmt{s}}, nil
+}
+
+type checksStmt struct{ bareStmt }
+
+func (s checksStmt) CheckNamedValue(v *driver.NamedValue) error { return check(v) }
+
 // legacyConn has those without contexts.
 type legacyConn struct{ bareConn }
 
@@ -302,7 +327,11 @@ func (c fullConn) QueryContext(ctx context.Context, query string, args []driver.
 }
 
 func (c fullConn) CheckNamedValue(v *driver.NamedValue) error {
-	c.world.lock(func() { c.world.note("conn checks %v", v.Value) })
+	c.world.lock(func() { c.world.note("conn checks %T", v.Value) })
+	return check(v)
+}
+
+func check(v *driver.NamedValue) error {
 	switch x := v.Value.(type) {
 	case struct{ X int }:
 		v.Value = int64(x.X)

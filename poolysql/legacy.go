@@ -30,6 +30,15 @@ type (
 	}
 )
 
+// isDirect reports whether a connection can run queries without a prepared statement.
+func isDirect(c driver.Conn) bool {
+	switch c.(type) {
+	case driver.ExecerContext, driver.QueryerContext, execer, queryer:
+		return true
+	}
+	return false
+}
+
 func exec(
 	ctx context.Context, c driver.Conn, query string, args []driver.NamedValue,
 ) (driver.Result, error) {

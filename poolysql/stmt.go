@@ -164,7 +164,7 @@ func (s *stmt) CheckNamedValue(v *driver.NamedValue) error {
 	if checker, ok := s.inner.(driver.NamedValueChecker); ok {
 		return checker.CheckNamedValue(v)
 	}
-	return s.conn.CheckNamedValue(v)
+	return s.conn.session.check(v)
 }
 
 // ColumnConverter implements driver.ColumnConverter.
