@@ -14,16 +14,18 @@ import (
 //
 // database/sql calls the methods of a connection, its statements and its rows one at a time.
 type conn struct {
-	lease    *pooly.Conn
-	session  *session
-	prepared []*stmt // open statements
-	err      error   // the last error of the inner connection; a fatal one is not replaced
-	verdict  verdict
-	spent    bool // the connection must be closed
-	calling  bool // the inner driver runs, or has panicked
-	touched  bool // the inner connection was used
-	returned bool // database/sql calls the connection good
-	ended    bool // the lease has ended
+	connector *Connector
+	lease     *pooly.Conn
+	session   *session
+	prepared  []*stmt  // open statements
+	avoid     []string // hosts whose connections were dead
+	err       error    // the last error of the inner connection; a fatal one is not replaced
+	verdict   verdict
+	spent     bool // the connection must be closed
+	calling   bool // the inner driver runs, or has panicked
+	pinned    bool // the inner connection has answered, so it cannot be exchanged
+	returned  bool // database/sql calls the connection good
+	ended     bool // the lease has ended
 }
 
 // verdict says what the lease tells about the connection and its host.
@@ -50,39 +52,15 @@ var (
 	_ driver.SessionResetter    = (*resettingConn)(nil)
 )
 
-// newConn returns what database/sql gets for a lease, and the conn in it.
-func newConn(lease *pooly.Conn, s *session) (driver.Conn, *conn) {
+// newConn returns what database/sql gets for a lease.
+func newConn(connector *Connector, lease *pooly.Conn, s *session) driver.Conn {
+	c := conn{connector: connector, lease: lease, session: s}
 	_, resets := s.inner.(driver.SessionResetter)
 	_, validates := s.inner.(driver.Validator)
 	if resets && validates {
-		c := &resettingConn{conn{lease: lease, session: s}}
-		return c, &c.conn
+		return &resettingConn{c}
 	}
-	c := &conn{lease: lease, session: s}
-	return c, c
-}
-
-// reset prepares an inner connection that was used before for its next user. If that fails, reset
-// closes the connection.
-func (c *conn) reset(ctx context.Context) error {
-	r, ok := c.session.inner.(driver.SessionResetter)
-	if !ok {
-		return nil
-	}
-	c.calling = true
-	defer c.panicked()
-	err := r.ResetSession(ctx)
-	c.calling = false
-	if err == nil {
-		return nil
-	}
-	if end := ctx.Err(); errors.Is(end, context.DeadlineExceeded) {
-		c.fail(fmt.Errorf("%w: %w", end, err))
-	} else {
-		c.giveUp() // an idle connection died, which is no fault of the host
-	}
-	_ = c.end()
-	return err
+	return &c
 }
 
 // Unwrap returns the inner connection of what sql.Conn.Raw passes to its function, if the DB is one
@@ -106,32 +84,63 @@ func Unwrap(driverConn any) any {
 
 // Raw returns the inner connection, see Unwrap.
 func (c *conn) Raw() driver.Conn {
-	c.touched = true
+	c.pinned = true
 	return c.session.inner
 }
 
-// begin announces a call of the inner driver. After it, panicked must be deferred and called
-// called.
-func (c *conn) begin() error {
-	if c.ended {
-		return driver.ErrBadConn
+// do calls the inner driver and notes how the call ended. ctx is that of the call.
+//
+// A connection that died while idle is exchanged for one of another host, as long as it has not
+// answered anything in this lease.
+func (c *conn) do(ctx context.Context, call func(*session) error) error {
+	defer c.panicked()
+	for {
+		if c.ended {
+			return driver.ErrBadConn
+		}
+		if c.session.phase.Load() != leased {
+			return errClosed
+		}
+		c.calling = true
+		used := c.session.used
+		err := call(c.session)
+		c.calling = false
+		c.called(ctx, err)
+		if !used || c.pinned || !errors.Is(err, driver.ErrBadConn) || c.exchange(ctx) != nil {
+			return err
+		}
 	}
-	if c.session.phase.Load() != leased {
-		return errClosed
-	}
-	c.calling, c.touched = true, true
-	return nil
 }
 
 var errClosed = fmt.Errorf("poolysql: connection closed under its lease: %w", pooly.ErrPoolClosed)
 
-// called notes how a call of the inner driver ended, and returns err. ctx is that of the call.
-func (c *conn) called(ctx context.Context, err error) error {
-	c.calling = false
-	if err != nil && err != driver.ErrSkip && !c.spent {
+// exchange ends the lease and begins another, within the service's budget of retries.
+func (c *conn) exchange(ctx context.Context) error {
+	c.avoid = append(c.avoid, c.lease.Address())
+	_ = c.end()
+	lease, s, err := c.connector.lease(ctx, pooly.LeaseOptions{Avoid: c.avoid, Retry: true})
+	if err != nil {
+		return err
+	}
+	c.lease, c.session = lease, s
+	c.err, c.verdict, c.spent, c.ended = nil, answered, false, false
+	return nil
+}
+
+// called notes how a call of the inner driver ended.
+func (c *conn) called(ctx context.Context, err error) {
+	switch {
+	case err == driver.ErrSkip:
+		return
+	case err == nil:
+		c.pinned = true
+		return
+	case !errors.Is(err, driver.ErrBadConn):
+		c.pinned = true
+	}
+	if !c.spent {
 		c.note(ctx, err)
 	}
-	return err
 }
 
 func (c *conn) note(ctx context.Context, err error) {
@@ -189,7 +198,7 @@ func (c *conn) Close() error {
 		return nil
 	}
 	defer c.panicked()
-	if c.touched && !c.returned {
+	if c.pinned && !c.returned {
 		c.giveUp() // a function given to Raw went wrong, or a Tx outlived its context
 	}
 	for _, s := range c.prepared {
@@ -203,9 +212,6 @@ func (c *conn) Close() error {
 // end gives the connection back.
 func (c *conn) end() error {
 	c.ended = true
-	for _, s := range c.prepared {
-		s.closed = true
-	}
 	s := c.session
 	s.used, s.broken = true, c.spent
 	if !s.phase.CompareAndSwap(leased, idle) {
@@ -228,19 +234,20 @@ func (c *conn) Prepare(query string) (driver.Stmt, error) {
 // PrepareContext implements driver.ConnPrepareContext. It takes a statement that the connection has
 // kept, if there is one.
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	defer c.panicked()
-	inner := c.session.statements.take(query)
-	if inner == nil {
-		var err error
-		if inner, err = prepare(ctx, c.session.inner, query); err != nil {
-			return nil, c.called(ctx, err)
+	if !c.ended {
+		if inner := c.session.statements.take(query); inner != nil {
+			return newStmt(c, query, inner), nil
 		}
 	}
-	c.calling = false
-	return newStmt(c, statement{query, inner}), nil
+	var inner driver.Stmt
+	err := c.do(ctx, func(s *session) (err error) {
+		inner, err = prepare(ctx, s.inner, query)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newStmt(c, query, inner), nil
 }
 
 // Begin is not called by database/sql.
@@ -250,12 +257,12 @@ func (c *conn) Begin() (driver.Tx, error) {
 
 // BeginTx implements driver.ConnBeginTx.
 func (c *conn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	defer c.panicked()
-	inner, err := beginTx(ctx, c.session.inner, options)
-	if err := c.called(ctx, err); err != nil {
+	var inner driver.Tx
+	err := c.do(ctx, func(s *session) (err error) {
+		inner, err = beginTx(ctx, s.inner, options)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return &tx{inner: inner, conn: c, ctx: ctx}, nil
@@ -264,25 +271,24 @@ func (c *conn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx
 // ExecContext implements driver.ExecerContext.
 func (c *conn) ExecContext(
 	ctx context.Context, query string, args []driver.NamedValue,
-) (driver.Result, error) {
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	defer c.panicked()
-	result, err := exec(ctx, c.session.inner, query, args)
-	return result, c.called(ctx, err)
+) (result driver.Result, err error) {
+	err = c.do(ctx, func(s *session) (err error) {
+		result, err = exec(ctx, s.inner, query, args)
+		return err
+	})
+	return result, err
 }
 
 // QueryContext implements driver.QueryerContext.
 func (c *conn) QueryContext(
 	ctx context.Context, text string, args []driver.NamedValue,
 ) (driver.Rows, error) {
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	defer c.panicked()
-	inner, err := query(ctx, c.session.inner, text, args)
-	if err := c.called(ctx, err); err != nil {
+	var inner driver.Rows
+	err := c.do(ctx, func(s *session) (err error) {
+		inner, err = query(ctx, s.inner, text, args)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return &rows{inner: inner, conn: c, ctx: ctx}, nil
@@ -299,22 +305,19 @@ func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
 
 // Ping implements driver.Pinger.
 func (c *conn) Ping(ctx context.Context) error {
-	p, ok := c.session.inner.(driver.Pinger)
-	if !ok {
+	return c.do(ctx, func(s *session) error {
+		if p, ok := s.inner.(driver.Pinger); ok {
+			return p.Ping(ctx)
+		}
 		return nil
-	}
-	if err := c.begin(); err != nil {
-		return err
-	}
-	defer c.panicked()
-	return c.called(ctx, p.Ping(ctx))
+	})
 }
 
 // tx is a transaction of an inner connection.
 type tx struct {
 	inner driver.Tx
 	conn  *conn
-	ctx   context.Context
+	ctx   context.Context // of BeginTx
 }
 
 // Commit implements driver.Tx.
@@ -328,14 +331,11 @@ func (t *tx) Rollback() error {
 }
 
 func (t *tx) end(how func(driver.Tx) error) error {
-	c := t.conn
-	if err := c.begin(); err != nil {
+	return t.conn.do(t.ctx, func(*session) error {
+		err := how(t.inner)
+		if err != nil && t.ctx.Err() != nil {
+			t.conn.giveUp() // the user held the transaction for longer than its context
+		}
 		return err
-	}
-	defer c.panicked()
-	err := how(t.inner)
-	if err != nil && t.ctx.Err() != nil {
-		c.giveUp() // the user held the transaction for longer than its context
-	}
-	return c.called(t.ctx, err)
+	})
 }

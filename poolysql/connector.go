@@ -41,8 +41,8 @@ func NewConnector(service *pooly.Service) *Connector {
 // Connect leases a connection of the host that the strategy picks. Close of the connection ends the
 // lease.
 //
-// A connection that was used before is reset first, by ResetSession of the inner connection, if it
-// has one. If that fails as a broken connection does, the connection is closed, nothing is rated,
+// A connection that was used before, or that was idle, is reset first, by ResetSession of the inner
+// connection, if it has one. If that fails as a broken connection does, the connection is closed, nothing is rated,
 // and Connect leases another. If it fails otherwise, the connection is closed too, and Connect
 // returns the error.
 //
@@ -50,33 +50,70 @@ func NewConnector(service *pooly.Service) *Connector {
 // Service.Lease. Other errors are those of GetConnContext. They never wrap driver.ErrBadConn, since
 // pooly has tried the other hosts already.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
-	for {
-		lease, err := c.service.Lease(ctx, pooly.LeaseOptions{})
+	lease, s, err := c.lease(ctx, pooly.LeaseOptions{})
+	if err != nil {
+		return nil, final(err)
+	}
+	return newConn(c, lease, s), nil
+}
+
+// mostResets is how many connections one call resets before it takes a new one as it is. Otherwise a
+// driver whose resets all fail would have it dial for ever.
+const mostResets = 3
+
+// lease leases a connection that is ready for its user.
+func (c *Connector) lease(
+	ctx context.Context, options pooly.LeaseOptions,
+) (*pooly.Conn, *session, error) {
+	for try := 1; ; try++ {
+		lease, err := c.service.Lease(ctx, options)
 		if err != nil {
-			return nil, final(err)
+			return nil, nil, err
 		}
 		s, ok := lease.Interface().(*session)
 		if !ok {
 			_ = lease.End()
-			return nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not connections of type %T",
+			return nil, nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not connections of type %T",
 				pooly.ErrInvalidArg, c.service.Name(), lease.Interface())
 		}
 		if !s.phase.CompareAndSwap(idle, leased) {
 			_ = lease.End()
-			return nil, errClosed
+			return nil, nil, errClosed
 		}
-		dc, lc := newConn(lease, s)
-		if !s.used {
-			return dc, nil
+		fresh := !s.used && (!s.waited || try > mostResets)
+		if fresh {
+			return lease, s, nil
 		}
-		err = lc.reset(ctx)
+		err = reset(ctx, lease, s)
 		if err == nil {
-			return dc, nil
+			return lease, s, nil
 		}
 		if ctx.Err() != nil || !fatal(err) {
-			return nil, final(fmt.Errorf("poolysql: reset a connection to %s: %w", lease.Address(), err))
+			return nil, nil, fmt.Errorf("poolysql: reset a connection to %s: %w", lease.Address(), err)
 		}
 	}
+}
+
+// reset prepares an inner connection for its next user. If that fails, reset closes the connection.
+func reset(ctx context.Context, lease *pooly.Conn, s *session) error {
+	r, ok := s.inner.(driver.SessionResetter)
+	if !ok {
+		return nil
+	}
+	c := conn{lease: lease, session: s, calling: true}
+	defer c.panicked()
+	err := r.ResetSession(ctx)
+	c.calling = false
+	if err == nil {
+		return nil
+	}
+	if end := ctx.Err(); errors.Is(end, context.DeadlineExceeded) {
+		c.fail(fmt.Errorf("%w: %w", end, err))
+	} else {
+		c.giveUp() // an idle connection died, which is no fault of the host
+	}
+	_ = c.end()
+	return err
 }
 
 // Driver returns a driver that names this package. It cannot open anything: the service decides

@@ -49,8 +49,10 @@
 //
 // # What is repeated
 //
-// database/sql runs a query up to three times while the inner driver returns driver.ErrBadConn,
-// which means that nothing was sent. Each run chooses a host. Other errors are the caller's. A
-// connection that died while idle is replaced before a query gets it, if the inner connection
-// notices that in ResetSession, or if [Driver.SetNetConn] is used.
+// A connection that died while idle costs no query, if the inner driver finds that out before it
+// sends anything, as it then returns driver.ErrBadConn. The lease is exchanged for one of another
+// host, within the service's budget of retries. After that, database/sql runs the query up to two
+// times more. Drivers find it out in ResetSession, or [Driver.SetNetConn] does it for them.
+//
+// All other errors are the caller's: the server may have executed the query.
 package poolysql

@@ -72,6 +72,7 @@ type session struct {
 	statements statements
 	direct     bool // it runs queries without a prepared statement
 	used       bool // it has served a lease
+	waited     bool // it was idle, perhaps for an instant
 	broken     bool // a lease ended such that it must not be asked anything more
 	phase      atomic.Int32
 }
@@ -146,6 +147,7 @@ func (d *Driver) TestOnBorrow(c *pooly.Conn) error {
 	if !s.valid() {
 		return errNotValid
 	}
+	s.waited = true
 	if s.socket == nil {
 		return nil
 	}

@@ -35,21 +35,30 @@ func (r *rows) Close() error {
 	if r.stmt != nil {
 		r.stmt.rows--
 	}
-	if r.conn.ended {
-		return nil // an earlier call panicked
-	}
-	r.conn.calling = true
-	defer r.conn.panicked()
-	return r.done(r.inner.Close())
+	return r.do(driver.Rows.Close)
 }
 
 // Next implements driver.Rows.
 func (r *rows) Next(dest []driver.Value) error {
-	if err := r.conn.begin(); err != nil {
-		return err
+	return r.do(func(inner driver.Rows) error { return inner.Next(dest) })
+}
+
+// do calls the inner rows. io.EOF is their regular end.
+func (r *rows) do(call func(driver.Rows) error) (result error) {
+	err := r.conn.do(r.ctx, func(*session) error {
+		result = call(r.inner)
+		if result == io.EOF {
+			return nil
+		}
+		return result
+	})
+	if err != nil {
+		result = err
+		if r.stmt != nil {
+			r.stmt.failed = true
+		}
 	}
-	defer r.conn.panicked()
-	return r.done(r.inner.Next(dest))
+	return result
 }
 
 // HasNextResultSet implements driver.RowsNextResultSet.
@@ -60,27 +69,12 @@ func (r *rows) HasNextResultSet() bool {
 
 // NextResultSet implements driver.RowsNextResultSet.
 func (r *rows) NextResultSet() error {
-	more, ok := r.inner.(driver.RowsNextResultSet)
-	if !ok {
+	return r.do(func(inner driver.Rows) error {
+		if more, ok := inner.(driver.RowsNextResultSet); ok {
+			return more.NextResultSet()
+		}
 		return io.EOF
-	}
-	if err := r.conn.begin(); err != nil {
-		return err
-	}
-	defer r.conn.panicked()
-	return r.done(more.NextResultSet())
-}
-
-// done notes how a call of the inner rows ended. io.EOF is their regular end.
-func (r *rows) done(err error) error {
-	if err == io.EOF {
-		r.conn.calling = false
-		return err
-	}
-	if err != nil && r.stmt != nil {
-		r.stmt.failed = true
-	}
-	return r.conn.called(r.ctx, err)
+	})
 }
 
 // ColumnTypeScanType implements driver.RowsColumnTypeScanType.

@@ -57,9 +57,9 @@ func (s *statements) closeAll() {
 type stmt struct {
 	conn *conn // guards it, as database/sql calls nothing of a connection concurrently
 	statement
-	rows   int // how many Rows are open
-	failed bool
-	closed bool
+	session *session // to which the inner statement belongs
+	rows    int      // how many Rows are open
+	failed  bool
 }
 
 // convertingStmt is a stmt whose inner statement is a driver.ColumnConverter.
@@ -73,42 +73,46 @@ var (
 )
 
 // newStmt returns what database/sql gets for an inner statement.
-func newStmt(c *conn, st statement) driver.Stmt {
-	var s *stmt
-	var outer driver.Stmt
-	if _, ok := st.inner.(columnConverter); ok {
-		converting := &convertingStmt{stmt{conn: c, statement: st}}
-		s, outer = &converting.stmt, converting
-	} else {
-		s = &stmt{conn: c, statement: st}
-		outer = s
+func newStmt(c *conn, query string, inner driver.Stmt) driver.Stmt {
+	s := stmt{conn: c, session: c.session, statement: statement{query, inner}}
+	if _, ok := inner.(columnConverter); ok {
+		converting := &convertingStmt{s}
+		c.prepared = append(c.prepared, &converting.stmt)
+		return converting
 	}
-	c.prepared = append(c.prepared, s)
-	return outer
+	c.prepared = append(c.prepared, &s)
+	return &s
 }
 
 // Close keeps the inner statement for the next that has the same query.
 func (s *stmt) Close() error {
-	if s.closed {
+	c := s.conn
+	if c.ended {
 		return nil // with the lease
 	}
-	c := s.conn
 	c.prepared = slices.DeleteFunc(c.prepared, func(other *stmt) bool { return other == s })
-	defer c.panicked()
-	return c.called(context.Background(), s.finish())
+	return s.finish()
 }
 
 // finish keeps or closes the inner statement.
 func (s *stmt) finish() error {
-	s.closed = true
-	if s.conn.spent {
-		return nil // the connection will be closed
+	c := s.conn
+	if c.spent || s.session != c.session {
+		return nil // its connection is closed
 	}
-	s.conn.calling = true
+	c.calling = true
+	defer c.panicked()
+	var err error
 	if s.failed || s.rows > 0 {
-		return s.inner.Close()
+		err = s.inner.Close()
+	} else {
+		err = c.session.statements.keep(s.statement)
 	}
-	return s.conn.session.statements.keep(s.statement)
+	c.calling = false
+	if err != nil {
+		c.note(context.Background(), err)
+	}
+	return err
 }
 
 // NumInput returns the number of placeholders, or -1 if the driver does not know it.
@@ -129,33 +133,47 @@ func (s *stmt) Query(args []driver.Value) (driver.Rows, error) {
 // ExecContext implements driver.StmtExecContext.
 func (s *stmt) ExecContext(
 	ctx context.Context, args []driver.NamedValue,
-) (driver.Result, error) {
-	c := s.conn
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	defer c.panicked()
-	result, err := execStmt(ctx, s.inner, args)
-	s.failed = s.failed || err != nil
-	return result, c.called(ctx, err)
+) (result driver.Result, err error) {
+	err = s.do(ctx, func() (err error) {
+		result, err = execStmt(ctx, s.inner, args)
+		return err
+	})
+	return result, err
 }
 
 // QueryContext implements driver.StmtQueryContext.
 func (s *stmt) QueryContext(
 	ctx context.Context, args []driver.NamedValue,
 ) (driver.Rows, error) {
-	c := s.conn
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	defer c.panicked()
-	inner, err := queryStmt(ctx, s.inner, args)
-	s.failed = s.failed || err != nil
-	if err := c.called(ctx, err); err != nil {
+	var inner driver.Rows
+	err := s.do(ctx, func() (err error) {
+		inner, err = queryStmt(ctx, s.inner, args)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.rows++
-	return &rows{inner: inner, conn: c, stmt: s, ctx: ctx}, nil
+	return &rows{inner: inner, conn: s.conn, stmt: s, ctx: ctx}, nil
+}
+
+// do calls the inner statement. If the connection was exchanged, it prepares the statement again.
+func (s *stmt) do(ctx context.Context, call func() error) error {
+	err := s.conn.do(ctx, func(now *session) error {
+		if s.session != now {
+			inner := now.statements.take(s.query)
+			if inner == nil {
+				var err error
+				if inner, err = prepare(ctx, now.inner, s.query); err != nil {
+					return err
+				}
+			}
+			s.inner, s.session = inner, now
+		}
+		return call()
+	})
+	s.failed = s.failed || err != nil
+	return err
 }
 
 // CheckNamedValue implements driver.NamedValueChecker. It asks the inner statement, or else the
@@ -164,7 +182,7 @@ func (s *stmt) CheckNamedValue(v *driver.NamedValue) error {
 	if checker, ok := s.inner.(driver.NamedValueChecker); ok {
 		return checker.CheckNamedValue(v)
 	}
-	return s.conn.session.check(v)
+	return s.session.check(v)
 }
 
 // ColumnConverter implements driver.ColumnConverter.
