@@ -141,11 +141,12 @@ func TestInternalPackagesImportNothingOfPooly(t *testing.T) {
 	}
 }
 
-// Programs that speak no HTTP should not link it.
-func TestProgramsThatUsePoolyDoNotLinkHTTP(t *testing.T) {
+// Programs that speak neither HTTP nor SQL should not link them.
+func TestProgramsThatUsePoolyDoNotLinkHTTPOrSQL(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	require.NoError(t, err)
 	require.NotContains(t, strings.Fields(string(out)), "net/http")
+	require.NotContains(t, strings.Fields(string(out)), "database/sql")
 	require.Contains(t, strings.Fields(string(out)), "crypto/tls", "the list is that of all dependencies")
 }
 
