@@ -1,0 +1,153 @@
+package poolysql
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/3XX0/pooly"
+)
+
+// Open returns a DB whose queries each choose a host of the service. The service's driver must be
+// of [NewDriver].
+//
+// Open does not connect. Close of the DB leaves the service open: close the DB first, then the
+// service. It panics if service is nil.
+func Open(service *pooly.Service) *sql.DB {
+	db := sql.OpenDB(NewConnector(service))
+	db.SetMaxIdleConns(0)
+	return db
+}
+
+// Connector is a driver.Connector whose connections are leases of a service. Its methods may be
+// called concurrently.
+type Connector struct {
+	service *pooly.Service
+}
+
+var _ driver.Connector = (*Connector)(nil)
+
+// NewConnector returns a connector for sql.OpenDB, for programs that wrap connectors. Others use
+// [Open]. A DB of it keeps no idle connections. It panics if service is nil.
+func NewConnector(service *pooly.Service) *Connector {
+	if service == nil {
+		panic(fmt.Errorf("%w: NewConnector: the service is nil", pooly.ErrInvalidArg))
+	}
+	return &Connector{service}
+}
+
+// Connect leases a connection of the host that the strategy picks. Close of the connection ends the
+// lease.
+//
+// A connection that was used before, or that was idle, is reset first, by ResetSession of the inner
+// connection, if it has one. If that fails as a broken connection does, the connection is closed, nothing is rated,
+// and Connect leases another. If it fails otherwise, the connection is closed too, and Connect
+// returns the error.
+//
+// ctx bounds Connect. It should bound the query too, as ctx of a QueryContext does: see
+// Service.Lease. Other errors are those of GetConnContext. They never wrap driver.ErrBadConn, since
+// pooly has tried the other hosts already.
+func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	lease, s, err := c.lease(ctx, pooly.LeaseOptions{})
+	if err != nil {
+		return nil, final(err)
+	}
+	return newConn(c, lease, s), nil
+}
+
+// mostResets is how many connections one call resets before it takes a new one as it is. Otherwise a
+// driver whose resets all fail would have it dial for ever.
+const mostResets = 3
+
+// lease leases a connection that is ready for its user.
+func (c *Connector) lease(
+	ctx context.Context, options pooly.LeaseOptions,
+) (*pooly.Conn, *session, error) {
+	for try := 1; ; try++ {
+		lease, err := c.service.Lease(ctx, options)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, ok := lease.Interface().(*session)
+		if !ok {
+			_ = lease.End()
+			return nil, nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not connections of type %T",
+				pooly.ErrInvalidArg, c.service.Name(), lease.Interface())
+		}
+		if !s.phase.CompareAndSwap(idle, leased) {
+			_ = lease.End()
+			return nil, nil, errClosed
+		}
+		fresh := !s.used && (!s.waited || try > mostResets)
+		if fresh {
+			return lease, s, nil
+		}
+		err = reset(ctx, lease, s)
+		if err == nil {
+			return lease, s, nil
+		}
+		if ctx.Err() != nil || !fatal(err) {
+			return nil, nil, fmt.Errorf("poolysql: reset a connection to %s: %w", lease.Address(), err)
+		}
+	}
+}
+
+// reset prepares an inner connection for its next user. If that fails, reset closes the connection.
+func reset(ctx context.Context, lease *pooly.Conn, s *session) error {
+	r, ok := s.inner.(driver.SessionResetter)
+	if !ok {
+		return nil
+	}
+	c := conn{lease: lease, session: s, calling: true}
+	defer c.panicked()
+	err := r.ResetSession(ctx)
+	c.calling = false
+	if err == nil {
+		return nil
+	}
+	if end := ctx.Err(); errors.Is(end, context.DeadlineExceeded) {
+		c.fail(fmt.Errorf("%w: %w", end, err))
+	} else {
+		c.giveUp() // an idle connection died, which is no fault of the host
+	}
+	_ = c.end()
+	return err
+}
+
+// Driver returns a driver that names this package. It cannot open anything: the service decides
+// where to connect.
+func (c *Connector) Driver() driver.Driver {
+	return serviceDriver{}
+}
+
+type serviceDriver struct{}
+
+// Open implements driver.Driver. It always fails.
+func (serviceDriver) Open(string) (driver.Conn, error) {
+	return nil, errors.New("poolysql: a data source name names one host; use poolysql.Open with a service")
+}
+
+// final returns err such that database/sql does not call Connect again.
+func final(err error) error {
+	if errors.Is(err, driver.ErrBadConn) {
+		return finalError{err}
+	}
+	return err
+}
+
+// finalError is an error that does not wrap driver.ErrBadConn although its cause does.
+type finalError struct{ err error }
+
+func (e finalError) Error() string { return e.err.Error() }
+
+// Is replaces Unwrap, for which errors.Is would look otherwise.
+func (e finalError) Is(target error) bool {
+	return target != driver.ErrBadConn && errors.Is(e.err, target)
+}
+
+// As replaces Unwrap, for which errors.As would look otherwise.
+func (e finalError) As(target any) bool {
+	return errors.As(e.err, target)
+}
