@@ -178,6 +178,39 @@ func TestRefreshAfterAnEjectionLeavesTheHostOut(t *testing.T) {
 	})
 }
 
+// gatedBandit is round-robin whose pickers take as long as the gate is closed.
+type gatedBandit struct{ gate chan struct{} }
+
+func (b gatedBandit) NewPicker(arms []Arm) Picker {
+	<-b.gate
+	return NewRoundRobin().NewPicker(arms)
+}
+
+// A snapshot that is being built when a host is ejected has that host. It must not be all that the ejection gets.
+func TestEjectionDuringABuildAsksForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		s := NewService("ejection", &ServiceConfig{
+			PoolConfig: PoolConfig{Driver: stubDriver{}}, PrespawnConns: -1, BanditStrategy: gatedBandit{gate},
+		})
+		defer s.Close()
+		s.Add("a")
+		s.Add("b")
+		running := s.rebuild(false)
+		synctest.Wait()
+		require.Same(t, running, s.rebuild(false))
+		out := s.hosts["b"]
+		out.mu.Lock()
+		out.become(ejected)
+		out.mu.Unlock()
+		next := s.rebuild(false)
+		require.NotSame(t, running, next)
+		close(gate)
+		<-next.done
+		require.NotContains(t, s.snapshot.Load().hosts, out)
+	})
+}
+
 func TestLevelOffHandsOutAllPicks(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 60_000 {

@@ -315,6 +315,44 @@ func TestDialThatNeverReturnsGivesItsPlaceBack(t *testing.T) {
 	})
 }
 
+// The driver gives up long after the pool did. That must not hold up who comes next.
+func TestDialThatFailsAfterItWasAbandonedChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "a")
+		d.slow("a", time.Hour)
+		d.on("a", func(h *fakeHost) { h.deaf = true })
+		_, err := s.GetConn()
+		require.ErrorContains(t, err, "does not return")
+		d.slow("a", 0)
+		release(t, get(t, s))
+		failures := s.Stats().Failures
+		d.refuse("a")
+		time.Sleep(2 * time.Hour)
+		release(t, get(t, s))
+		require.Equal(t, failures, s.Stats().Failures)
+		require.False(t, hostStats(t, s, "a").Ejected)
+	})
+}
+
+// A Pool used alone tries several times. It must not go on for a dial that it gave up.
+func TestPoolAloneMakesNoFurtherTryOfADialThatItAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t, pooly.PoolConfig{ConnRetries: 3})
+		d.slow("a", time.Hour)
+		d.refuse("a")
+		d.on("a", func(h *fakeHost) { h.deaf = true })
+		_, err := p.Get()
+		require.ErrorContains(t, err, "does not return")
+		time.Sleep(2 * time.Hour)
+		require.Equal(t, 1, d.host("a").dials)
+		d.slow("a", 0)
+		d.accept("a")
+		c, err := p.Get()
+		require.NoError(t, err)
+		release(t, c)
+	})
+}
+
 func TestTestThatNeverReturnsLosesOnlyItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
