@@ -62,7 +62,7 @@ func (s *Service) TryLease(ctx context.Context) (*Conn, error) {
 		s.getFailures.Add(1)
 		return nil, named("service", s.name, err)
 	}
-	if s.timed(ctx) {
+	if s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
 	return c, nil
@@ -181,7 +181,7 @@ func (s *Service) Report(address string, err error) {
 // reached.
 func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) {
 	c, err := s.acquire(ctx, true, nil, false, slices.Clone(avoid)) // waiters may read it later
-	if err == nil && s.timed(ctx) {
+	if err == nil && s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
 	return c, err

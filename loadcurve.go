@@ -57,9 +57,11 @@ func (c *loadCurve) fadeLocked(now time.Duration, keep float64) {
 	used := c.at > c.fadedAt
 	c.fadedAt = now
 	if used {
-		return
+		keep = 1
 	}
-	c.at = now
+	if !used {
+		c.at = now
+	}
 	c.y *= keep
 	c.xy *= keep
 	c.fitLocked()
@@ -76,6 +78,16 @@ func (c *loadCurve) fitLocked() {
 	slope := (covariance + throughOrigin) / (max(0, variance) + 1)
 	slope = min(max(0, slope), throughOrigin)
 	base := meanY - slope*meanX
+	c.publish(base, slope)
+}
+
+// meanLocked returns the mean latency, whatever the load. There must have been a lease.
+func (c *loadCurve) meanLocked() time.Duration {
+	return max(1, time.Duration(c.y/c.weight))
+}
+
+// publish sets what strategies read.
+func (c *loadCurve) publish(base, slope float64) {
 	high, low := math.Float32bits(float32(base)), math.Float32bits(float32(slope))
 	c.line.Store(uint64(high)<<32 | uint64(low))
 }
