@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/3XX0/pooly/internal/decay"
 )
 
 // Bandit is a strategy: it decides which hosts get the traffic. It works in two phases, so that
@@ -50,9 +52,10 @@ type Arm struct {
 	// in the newest of n slots counts 1, one in the slot of age k counts (n-k)/n.
 	Trials float64
 
-	mean      float64 // before the ScoreCalculator; see Mean
-	newTrials float64 // the trials of the last seconds; see decay.Recent
-	newSum    float64 // the sum of their scores, before the ScoreCalculator
+	// Before the ScoreCalculator:
+	mean   float64       // see Mean
+	recent decay.Segment // the trials of the last seconds; see decay.Recent
+	learnt decay.Segment // those that learning strategies go by; see decay.Learnt
 
 	host    *host    // nil in an Arm made by hand
 	cluster *cluster // the host's; copied here so that Mean need not read the host's memory
@@ -71,27 +74,20 @@ func (a Arm) Mean() float64 {
 	return a.cluster.calculate(a.mean)
 }
 
-// evidence returns what is known of the host: the mean score of some trials, and their number.
-// These are all of the Trials, unless the newest contradict them. Then the newest alone count, so
-// that a host that begins to fail, and one that recovers, is judged anew within a second or so.
-//
-// They contradict if they differ by more than three standard errors, of a mean of Bernoulli trials
-// of which one does not count.
+// evidence returns the mean score of the trials that learning strategies go by, and their number.
+// They are more than Trials if the service is seldom used, and only the newest ones if these
+// contradict the others (see decay.Learnt). In an Arm made by hand they are Mean and Trials.
 func (a Arm) evidence() (mean, trials float64) {
-	if !(a.Trials > 0) { // so that NaN is none
+	if a.host == nil {
+		if !(a.Trials > 0) { // so that NaN is none
+			return clampScore(a.Score), 0
+		}
+		return clampScore(a.Mean()), min(a.Trials, math.MaxInt32)
+	}
+	if a.learnt.Trials == 0 {
 		return clampScore(a.Score), 0
 	}
-	mean, trials = clampScore(a.Mean()), min(a.Trials, math.MaxInt32)
-	if a.host == nil || a.newTrials < 2 {
-		return mean, trials
-	}
-	newest := a.cluster.calculate(a.newSum / a.newTrials)
-	const errors, leastVariance = 3, 0.05
-	gap, variance := newest-mean, max(leastVariance, mean*(1-mean))
-	if (a.newTrials-1)*gap*gap > errors*errors*variance {
-		return newest, a.newTrials
-	}
-	return mean, trials
+	return clampScore(a.cluster.calculate(a.learnt.Mean())), a.learnt.Trials
 }
 
 // scout raises the weights such that each host of a service has at least the least share.

@@ -101,11 +101,12 @@ func candidates(arms []Arm) []candidate {
 
 // weight is the weight of a host, see candidates.
 func (a Arm) weight(usual float64) float64 {
-	if a.newTrials == 0 {
+	trials := a.recent.Trials
+	if trials == 0 {
 		return 1
 	}
-	mean := a.cluster.calculate(a.newSum / a.newTrials)
-	r := (priorTrials*usual + a.newTrials*mean) / (priorTrials + a.newTrials) / usual
+	mean := a.cluster.calculate(a.recent.Mean())
+	r := (priorTrials*usual + trials*mean) / (priorTrials + trials) / usual
 	switch {
 	case r < 1-tolerance:
 		r /= 1 - tolerance
@@ -144,6 +145,15 @@ func (c candidate) expectedLatency(inUse int) time.Duration {
 		return 0
 	}
 	return c.host.curve.latency(inUse + 1)
+}
+
+// meanLatency returns the mean latency of the host's leases of the last second or so. It is known
+// once Arm.ExpectedLatency was called.
+func (c candidate) meanLatency() time.Duration {
+	if c.host == nil {
+		return 0
+	}
+	return time.Duration(c.host.curve.mean.Load())
 }
 
 // timed returns the latency to compare by. A host that was never timed counts as very fast, so that

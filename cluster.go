@@ -46,10 +46,11 @@ type keeper interface {
 
 // moment is a time at which scores are computed.
 type moment struct {
-	slot int64
-	now  time.Duration
-	keep float64 // the share of its newest trials that a host still remembers
-	fade float64 // the share of its expected latency that is left to an unused host
+	slot  int64
+	now   time.Duration
+	keep  float64 // the share of its newest trials that a host still remembers
+	learn float64 // the same of all trials
+	fade  float64 // the share of its expected latency that is left to an unused host
 }
 
 // leastUsualScore stands for a lower usual score, by which nothing could be measured.

@@ -17,14 +17,15 @@ type host struct {
 	score   atomicFloat   // memoized; written by builds
 	trials  float64       // guarded by Pool.mu; as of the last build
 	mean    float64       // guarded by Pool.mu; mean score of these trials
-	timedAt time.Duration // guarded by Pool.mu; when latency was last updated
-	_       [8]byte       // so that the allocator, which puts 8 bytes before large objects, aligns what follows
+	peak    time.Duration // guarded by Pool.mu; peak EWMA of lease times; latency shows it
+	timedAt time.Duration // guarded by Pool.mu; when peak was last updated
 	window  decay.Window  // guarded by Pool.mu
 	cluster *cluster      // immutable
 	Pool
 	health              // guarded by Pool.mu
 	curve  loadCurve    // written under Pool.mu
 	recent decay.Recent // guarded by Pool.mu; as of the last refresh
+	learnt decay.Learnt // the same
 }
 
 func (s *cluster) newHost(address string, score float64, now time.Duration) *host {
@@ -81,26 +82,37 @@ func (h *host) retire() (idle []*conn) {
 // timeLocked records how long a lease, or one request of it, took.
 //
 // A failure shows no speed: it counts as one that took at least as long as is usual among the
-// hosts. Otherwise a host that fails at once would look fast and attract traffic. A lease that its
+// hosts. Otherwise a host that fails at once would look fast and attract traffic. Until the next
+// refresh, when its weight tells, or until a lease ends well, the host looks slow. A lease that its
 // user cancelled says how long the host took at least.
 func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
+	usual := time.Duration(h.cluster.usualLatency.Load())
+	failed := o.rated && o.score < h.cluster.usual()/2
 	switch {
-	case o.rated && o.score < h.cluster.usual()/2:
-		elapsed = max(elapsed, time.Duration(h.cluster.usualLatency.Load()))
-	case !o.rated && (o.fatal || c.spent) && int64(elapsed) < h.latency.Load():
+	case failed:
+		elapsed = max(elapsed, usual)
+	case !o.rated && (o.fatal || c.spent) && elapsed < h.peak:
 		return
 	}
 	h.observeLocked(elapsed, now)
 	if h.cluster.fitting.Load() {
 		h.curve.observeLocked(int(c.load), elapsed, now)
 	}
+	if failed {
+		slow := max(usual, h.peak) * slowAfterFailure
+		h.latency.Store(int64(slow))
+		h.curve.publish(float64(slow), 0, float64(slow))
+	}
 }
+
+// slowAfterFailure is how many times as long as usual a host seems to take after a failure.
+const slowAfterFailure = 10
 
 // observeLocked adds a lease time to the peak EWMA. A longer time replaces it at once. A shorter
 // time pulls it down with the weight 1-exp(-Δt/latencyDecay), where Δt is the time since the last
 // change. This is Finagle's peak-EWMA load metric (com.twitter.finagle.loadbalancer.PeakEwma).
 func (h *host) observeLocked(elapsed, now time.Duration) {
-	was := float64(h.latency.Load())
+	was := float64(h.peak)
 	if x := float64(elapsed); x >= was {
 		was = x
 	} else {
@@ -108,12 +120,13 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 		was = was*keep + x*(1-keep)
 	}
 	h.timedAt = now
-	h.latency.Store(max(1, int64(was)))
+	h.peak = max(1, time.Duration(was))
+	h.latency.Store(int64(h.peak))
 }
 
-// record computes the score, and returns the number of trials since the last call. It also lets
-// the latency decay, so that one slow reply does not keep traffic away forever.
-func (h *host) record(at moment) (trials float64) {
+// record computes the score and what else is known of the host. It also lets the latency decay, so
+// that one slow reply does not keep traffic away forever.
+func (h *host) record(at moment) (r recorded) {
 	h.mu.Lock()
 	h.window.Advance(at.slot)
 	if h.latency.Load() != 0 {
@@ -123,11 +136,26 @@ func (h *host) record(at moment) (trials float64) {
 		}
 	}
 	h.trials, h.mean = h.window.Trials(), h.window.Mean()
-	trials = h.recent.Add(&h.window, at.keep, h.cluster.usual())
+	if h.learnt.Trials > fewTrials {
+		r.mean = h.learnt.Mean()
+	}
+	added := h.recent.Add(&h.window, at.keep, h.cluster.usual())
+	r.trials = added.Trials
+	r.worse = h.learnt.Add(added, at.learn)
 	score := h.window.Score()
 	h.mu.Unlock()
 	h.score.Store(h.cluster.calculate(score))
-	return trials
+	return r
+}
+
+// fewTrials are not enough to call a host the best.
+const fewTrials = 20
+
+// recorded is what a refresh found out about a host.
+type recorded struct {
+	trials float64 // since the last refresh
+	mean   float64 // of all trials before; 0 if there were few
+	worse  bool    // the trials contradict that mean
 }
 
 // atomicFloat is a float64 that is read and written atomically.

@@ -10,15 +10,17 @@ import (
 // where a lease should take the least time. It is the hot-cold lexicographic rule of Prequal:
 // Wydrowski, Kleinberg and Rumble, Load is not what you should balance, NSDI 2024.
 //
-// It gives the shortest tail of all strategies here if hosts differ in strength, or share their
-// machines with others. It needs no scores: release what went well with HostUp. Hosts must be used
+// It gives a short tail if hosts differ in strength, or share their machines with others. It needs no scores: release what went well with HostUp. Hosts must be used
 // enough for their latencies to be known, which takes some leases a second each.
 //
-// A host is hot if its load, (in use + 1) / score, is above the given quantile of the loads that
+// A host is hot if its load, (in use + 1) / weight, is above the given quantile of the loads that
 // all hosts had when the picker was made. Of the hosts drawn, the cold host with the lowest
-// [Arm.ExpectedLatency] / score is picked, or if all are hot the host with the lowest load. A host
-// that was never timed gets one lease to start with. As in [PowerOfTwo], the score here comes from
-// Releases alone, not from times without any.
+// [Arm.ExpectedLatency] / weight is picked, or if all are hot the host with the lowest load. A host
+// that was never timed gets one lease to start with. The weight is as in [PowerOfTwo].
+//
+// HotCold expects twice the leases to take twice the time at a host that had few at once. Where hosts
+// do not become slower with load, such a host stays below its share after it has joined or has been
+// slow. [LeastLatency] has no such expectation, and a shorter tail if many clients share the hosts.
 //
 // Prequal asks servers for their figures, which count the requests of all clients. HotCold knows
 // the leases of this process alone, and sees in the latencies what other clients do to a host.
@@ -26,7 +28,7 @@ import (
 // A pick is O(choices²) and reads the live figures of that many hosts. The service times its leases
 // (see [Arm.ExpectedLatency]).
 //
-// It keeps no state, so services can share a value.
+// It keeps no state, so services can share a value. The zero value is NewHotCold(2, 0).
 type HotCold struct {
 	choices  int
 	quantile float64
@@ -45,7 +47,7 @@ func NewHotCold(choices int, quantile float64) *HotCold {
 
 // NewPicker implements Bandit in O(n log n).
 func (h *HotCold) NewPicker(arms []Arm) Picker {
-	p := &hotColdPicker{choices: h.choices, hosts: candidates(arms)}
+	p := &hotColdPicker{choices: max(h.choices, leastChoices), hosts: candidates(arms)}
 	arms[0].ExpectedLatency() // so that leases are timed before the first pick
 	loads := make([]float64, len(arms))
 	for i, c := range p.hosts {

@@ -2,10 +2,10 @@ package pooly
 
 import "math/rand/v2"
 
-// LeastLatency picks the host where a lease should take the least time for the load: the lowest
-// [Arm.ExpectedLatency] · (in use + 1) / weight. It is the cost function of Finagle's peak EWMA
-// (com.twitter.finagle.loadbalancer.PeakEwma) with another latency: the one that leases should have
-// at the current load, from a line fitted to those that ended lately.
+// LeastLatency picks the host where a lease should take the least time: the lowest latency · (in use
+// + 1) / weight. The latency is the mean of the leases of the last second or so. It is the cost
+// function of Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma) with a mean instead
+// of a peak, over more hosts.
 //
 // It is for hosts that fill up, that differ in strength, or that share their machines with others.
 // There is nothing to tune, and it needs no scores: release what went well with HostUp. Hosts that
@@ -19,8 +19,11 @@ import "math/rand/v2"
 // nothing within a few leases if a host fails, and failures show no speed. So a host that fails fast
 // attracts no traffic (see [PowerOfTwo] for the formula).
 //
+// A host that looks slow is tried again after 5 to 60 s: the later, the less traffic there is, since
+// each try may cost a slow lease.
+//
 // A pick reads the live figures of the hosts that it compares. The service times its leases (see
-// [Arm.ExpectedLatency]). It keeps no state, so services can share a value.
+// [Arm.Latency]). It keeps no state, so services can share a value.
 type LeastLatency struct{}
 
 // NewLeastLatency returns a LeastLatency.
@@ -60,5 +63,5 @@ func (p *leastLatencyPicker) Pick(rng *rand.Rand) int {
 func (p *leastLatencyPicker) cost(i int) float64 {
 	c := p.hosts[i]
 	inUse := c.inUse()
-	return timed(c.expectedLatency(inUse), inUse) * float64(inUse+1) / c.weight
+	return timed(c.meanLatency(), inUse) * float64(inUse+1) / c.weight
 }

@@ -29,7 +29,7 @@ func armsOf(figures ...hostFigures) []Arm {
 		h.latency.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
 		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores,
-			newTrials: f.trials, newSum: f.trials * f.scores, host: h, cluster: s}
+			recent: decay.Segment{Trials: f.trials, Sum: f.trials * f.scores}, host: h, cluster: s}
 	}
 	return arms
 }

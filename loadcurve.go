@@ -28,6 +28,7 @@ const (
 // latency is one atomic load and locks nothing. Leases are recorded only once a strategy has asked.
 type loadCurve struct {
 	line atomic.Uint64 // base and slope in nanoseconds, each a float32; 0 before the first lease
+	mean atomic.Int64  // mean latency in nanoseconds, whatever the load; 0 before the first lease
 
 	// Guarded by Pool.mu. The sums are over the recorded leases, of which newer ones weigh more.
 	at      time.Duration // of the last change
@@ -57,9 +58,11 @@ func (c *loadCurve) fadeLocked(now time.Duration, keep float64) {
 	used := c.at > c.fadedAt
 	c.fadedAt = now
 	if used {
-		return
+		keep = 1
 	}
-	c.at = now
+	if !used {
+		c.at = now
+	}
 	c.y *= keep
 	c.xy *= keep
 	c.fitLocked()
@@ -76,6 +79,12 @@ func (c *loadCurve) fitLocked() {
 	slope := (covariance + throughOrigin) / (max(0, variance) + 1)
 	slope = min(max(0, slope), throughOrigin)
 	base := meanY - slope*meanX
+	c.publish(base, slope, meanY)
+}
+
+// publish sets what strategies read.
+func (c *loadCurve) publish(base, slope, mean float64) {
+	c.mean.Store(max(1, int64(mean)))
 	high, low := math.Float32bits(float32(base)), math.Float32bits(float32(slope))
 	c.line.Store(uint64(high)<<32 | uint64(low))
 }

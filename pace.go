@@ -29,6 +29,14 @@ var (
 	latencies = forgetting{trials: 85, least: 5 * time.Second, most: time.Minute}
 )
 
+// How fast learning strategies forget: by e in the time of learntTrials of all hosts, but at least
+// in DecayDuration and at most in learntMost times that. Fewer trials could not tell hosts apart
+// that differ by a tenth.
+const (
+	learntTrials = 20_000
+	learntMost   = 30
+)
+
 // keep returns what is left after a time in which each host had so many trials.
 func (f forgetting) keep(trials float64, elapsed time.Duration) float64 {
 	forgets := min(trials/f.trials, float64(elapsed)/float64(f.least))
@@ -42,6 +50,7 @@ func (p *pace) turn(at *moment, hosts int, decay time.Duration) (elapsed time.Du
 	failures := newest
 	failures.most = max(1, decay/4)
 	at.keep = failures.keep(trials, elapsed)
+	at.learn = forgetting{learntTrials, decay, decay * min(learntMost, forever/decay)}.keep(p.trials, elapsed)
 	if at.now-p.usedAt > latencies.least {
 		trials = math.Inf(1) // an idle service forgets: much may have changed
 	}
@@ -61,5 +70,5 @@ func (p *pace) add(trials float64, now time.Duration) {
 // is found out: once in scoutEvery, unless scouting would take more than scoutMost of all picks.
 const (
 	scoutEvery = time.Second
-	scoutMost  = 0.005
+	scoutMost  = 0.01
 )

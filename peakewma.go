@@ -6,19 +6,20 @@ import (
 )
 
 // PeakEWMA draws some hosts at random and picks the one where a lease should cost the least time:
-// the lowest latency · (in use + 1) / score, where latency is a peak EWMA of lease times (see
+// the lowest latency · (in use + 1) / weight, where latency is a peak EWMA of lease times (see
 // [Arm.Latency]). The cost function is Finagle's (com.twitter.finagle.loadbalancer.PeakEwma), which
 // tower and Envoy have as well.
 //
 // It needs no scores, since latency says which host is fast. The latency jumps up with the first
 // slow lease and is forgotten slowly, so a host that stalls loses its traffic at once. Scores count
-// all the same, so that a host that fails fast does not attract traffic. As in [PowerOfTwo], they
-// come from Releases alone. A host that was never timed gets one lease to start with.
+// all the same: failures show no speed and cost the host its weight, which is as in [PowerOfTwo].
+// So a host that fails fast does not attract traffic. A host that was never timed gets one lease to
+// start with.
 //
 // A pick is O(choices²) and reads the live figures of that many hosts. The service times its leases
 // (see [Arm.Latency]).
 //
-// It keeps no state, so services can share a value.
+// It keeps no state, so services can share a value. The zero value is NewPeakEWMA(2).
 type PeakEWMA struct {
 	choices int
 }
@@ -30,8 +31,11 @@ func NewPeakEWMA(choices int) *PeakEWMA {
 	return &PeakEWMA{checkChoices("NewPeakEWMA", choices)}
 }
 
+// leastChoices is the fewest hosts among which there is a choice.
+const leastChoices = 2
+
 func checkChoices(constructor string, choices int) int {
-	if choices < 2 {
+	if choices < leastChoices {
 		panic(fmt.Errorf("%w: %s: choices %d is below 2", ErrInvalidArg, constructor, choices))
 	}
 	return choices
@@ -40,7 +44,7 @@ func checkChoices(constructor string, choices int) int {
 // NewPicker implements Bandit in O(n).
 func (e *PeakEWMA) NewPicker(arms []Arm) Picker {
 	arms[0].Latency() // so that leases are timed before the first pick
-	return &peakPicker{e.choices, candidates(arms)}
+	return &peakPicker{max(e.choices, leastChoices), candidates(arms)}
 }
 
 type peakPicker struct {

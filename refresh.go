@@ -108,15 +108,35 @@ func (s *Service) refresh() {
 // record computes the scores of the hosts and what is usual among them.
 func (s *Service) record(hosts []*host, at moment) {
 	elapsed := s.pace.turn(&at, len(hosts), s.config.DecayDuration)
-	trials := 0.0
+	trials, best, bestIsWorse := 0.0, 0.0, false
 	for _, h := range hosts {
-		trials += h.record(at)
+		r := h.record(at)
+		trials += r.trials
+		if r.mean > best {
+			best, bestIsWorse = r.mean, r.worse
+		}
+	}
+	if bestIsWorse {
+		doubt(hosts)
 	}
 	s.pace.add(trials, at.now)
 	s.rate.Store(trials / elapsed.Seconds())
 	scouts := min(scoutMost/float64(max(1, len(hosts))), float64(elapsed)/float64(scoutEvery)/trials)
 	s.leastShare.Store(scouts)
 	s.compareHosts(hosts)
+}
+
+// afterDoubt is the share of their trials that count on when the best host has become worse.
+const afterDoubt = 0.3
+
+// doubt has strategies try all hosts again. It is called when the best host has become worse: others
+// may have changed as well, and nobody has looked.
+func doubt(hosts []*host) {
+	for _, h := range hosts {
+		h.mu.Lock()
+		h.learnt.Doubt(afterDoubt)
+		h.mu.Unlock()
+	}
 }
 
 // compared is how many hosts tell what is usual. More would tell little more, and take longer.
@@ -134,7 +154,7 @@ func (s *Service) compareHosts(hosts []*host) {
 		recent := h.recent
 		h.mu.Unlock()
 		if recent.Trials > 0 {
-			tried = append(tried, recent.Mean(0))
+			tried = append(tried, recent.Mean())
 		}
 		if latency := h.latency.Load(); latency > 0 {
 			timed = append(timed, float64(latency))

@@ -184,8 +184,8 @@ func (s *Service) fill(v *snapshot, record bool, at moment) {
 	for _, h := range all {
 		h.mu.Lock()
 		out := h.status == ejected
-		arm := Arm{Address: h.address, Trials: h.trials, mean: h.mean, newTrials: h.recent.Trials,
-			newSum: h.recent.Sum, host: h, cluster: &s.cluster}
+		arm := Arm{Address: h.address, Trials: h.trials, mean: h.mean, recent: h.recent.Segment,
+			learnt: h.learnt.Segment, host: h, cluster: &s.cluster}
 		h.mu.Unlock()
 		if out {
 			continue

@@ -8,13 +8,23 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// SoftMax picks host i with a probability proportional to exp(score_i / temperature), the Boltzmann
-// distribution. See Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.8.
+// defaultTemperature is that of the zero value.
+const defaultTemperature = 0.1
+
+// SoftMax picks host i with a probability proportional to exp(quality_i / temperature), the
+// Boltzmann distribution. See Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.8.
+//
+// The quality is (u + S) / (1 + T): S is the sum of the scores of the T trials that count, and u the
+// mean of the hosts that were tried. So a host of which nothing is known counts as usual. Trials
+// count until they contradict newer ones: a host that begins to fail is judged anew at once. Each
+// host is tried about once a second, by up to 1 % of all picks.
 //
 // A low temperature (0.1) sends nearly everything to the best host. A high temperature (1 and
-// above) treats all hosts nearly alike. Hosts with equal scores get equal shares. A pick is O(1).
+// above) treats all hosts nearly alike. Hosts of equal quality get equal shares. A pick is O(1).
 //
 // It keeps no state, so services can share a value.
+//
+// The zero value is NewSoftMax(0.1).
 type SoftMax struct {
 	temperature float64
 }
@@ -35,8 +45,12 @@ func (s *SoftMax) NewPicker(arms []Arm) Picker {
 	// The best host's exponent is 0 and all others are lower, so nothing overflows and the sum is
 	// at least 1.
 	best := slices.Max(weights)
+	temperature := s.temperature
+	if temperature == 0 { // the zero value
+		temperature = defaultTemperature
+	}
 	for i, score := range weights {
-		weights[i] = math.Exp((score - best) / s.temperature)
+		weights[i] = math.Exp((score - best) / temperature)
 	}
 	return aliasTable{sample.NewAlias(scout(arms, weights))}
 }

@@ -10,20 +10,25 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
+// defaultExploration is that of the zero value.
+const defaultExploration = 0.5
+
 // UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus,
-// which is the larger the less the host was tried. It is discounted UCB, for hosts that change:
-// trials and means are weighted by age, over DecayDuration. See Garivier and Moulines, On
-// Upper-Confidence Bound Policies for Switching Bandit Problems, ALT 2011.
+// which is the larger the less the host was tried. It is for hosts that change: trials are
+// discounted, as in Garivier and Moulines, On Upper-Confidence Bound Policies for Switching Bandit
+// Problems, ALT 2011, and forgotten when newer ones contradict them, as in Liu, Lee and Shroff, A
+// Change-Detection Based Framework for Piecewise-Stationary Multi-Armed Bandit Problem, AAAI 2018.
 //
-// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is its [Arm.Trials],
-// mean_i its [Arm.Mean], and N the sum of all trials.
+// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is the number of its trials
+// that count, as in [Thompson], mean_i their mean score, and N the sum of all.
 //
 // Until scores are computed again the bounds stay the same, and the plain rule would send every
 // call to one host. So UCB expects as many picks as there were since the last computation, and
 // spreads them such that the highest bounds become equal. Hosts that are equally good get equal
-// shares. A service with little traffic picks by the plain rule. A pick is O(1).
+// shares. A host gets no more picks than a fair share, or 15 % of its trials, so one that joins is
+// not flooded. A service with little traffic picks by the plain rule. A pick is O(1).
 //
-// It counts its picks, so a value belongs to one service.
+// It counts its picks, so a value belongs to one service. The zero value is NewUCB(0.5).
 type UCB struct {
 	exploration float64
 	last        atomic.Pointer[ucbPicker]
@@ -50,12 +55,19 @@ func (u *UCB) NewPicker(arms []Arm) Picker {
 	return p
 }
 
+// ucbGrowth is by how much a host's trials may grow between two computations, if that is more than a
+// fair share. So a host that joins is not flooded.
+const ucbGrowth = 0.15
+
+// leastBonus is below the bonus of any host that can be told from the best.
+const leastBonus = 1e-6
+
 // spread divides picks among the arms so that the highest bounds become equal, at some level. An
 // arm whose bound is above the level gets the picks that bring it down to the level,
 //
 //	exploration² · ln N / (level - mean)² - N_i
 //
-// and the other arms get none.
+// and the other arms get none. An arm of a host gets no more than lets it grow by ucbGrowth.
 func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 	means, trials := make([]float64, len(arms)), make([]float64, len(arms))
 	total := 0.0
@@ -63,14 +75,28 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 		means[i], trials[i] = a.evidence()
 		total += trials[i]
 	}
-	bonus := u.exploration * u.exploration * math.Log(max(math.E, total+picks))
+	exploration := u.exploration
+	if exploration == 0 { // the zero value
+		exploration = defaultExploration
+	}
+	bonus := exploration * exploration * math.Log(max(math.E, total+picks))
 	best := slices.Max(means)
-	parts := make([]float64, len(arms))
+	parts, most := make([]float64, len(arms)), make([]float64, len(arms))
+	for i, a := range arms {
+		most[i] = math.Inf(1)
+		if a.host != nil {
+			most[i] = max(1, picks/float64(len(arms)), trials[i]*ucbGrowth)
+		}
+	}
 	fill := func(level float64) (sum, slope float64) {
 		for i := range parts {
 			gap := level - means[i]
 			parts[i] = 0
-			if part := bonus/(gap*gap) - trials[i]; part > 0 {
+			switch part := bonus/(gap*gap) - trials[i]; {
+			case part >= most[i]:
+				parts[i] = most[i]
+				sum += most[i]
+			case part > 0:
 				parts[i] = part
 				sum += part
 				slope -= 2 * bonus / (gap * gap * gap)
@@ -79,9 +105,12 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 		return sum, slope
 	}
 	low := best + math.Sqrt(bonus/(total+picks)) // the best arm alone would take all picks
+	if slices.Max(most) < math.Inf(1) {
+		low = best + leastBonus
+	}
 	// No arm takes more than 1/n of the picks.
 	high := best + math.Sqrt(bonus*float64(len(arms))/picks) + 1e-12
-	if levelOff(fill, picks, low, high) <= 0 {
+	if sum := levelOff(fill, picks, low, high); !(sum > 0) {
 		// There are more trials than the precision of the level can tell apart.
 		for i := range parts {
 			parts[i] = means[i]

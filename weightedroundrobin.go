@@ -7,14 +7,15 @@ import (
 	"sync/atomic"
 )
 
-// WeightedRoundRobin picks the hosts in turn, in proportion to their scores: host i gets the share
-// score_i / Σ score of the picks, spread evenly over time rather than in bursts.
+// WeightedRoundRobin picks the hosts in turn, in proportion to their quality: host i gets the share
+// quality_i / Σ quality of the picks, spread evenly over time rather than in bursts. The quality is
+// that of [SoftMax].
 //
 // It is for hosts that are all of use but differ in strength: a host that is half as good gets half
-// as much. It reacts gently, and drops a host only when its score is 0. With scores that tell
-// little (all near 1) it is a round-robin.
+// as much. A host that fails always loses nearly all within seconds. With scores that tell little
+// (all near 1) it is a round-robin.
 //
-// Each host owns a part of [0, 1) in proportion to its score. Turn t belongs to the host whose part
+// Each host owns a part of [0, 1) in proportion to its quality. Turn t belongs to the host whose part
 // contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill the
 // interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4), and by
 // the three-gap theorem a host's turns come at no more than three different distances. Unlike the
