@@ -153,7 +153,7 @@ func (c candidate) meanLatency() time.Duration {
 	if c.host == nil {
 		return 0
 	}
-	return time.Duration(c.host.curve.mean.Load())
+	return time.Duration(c.host.average.Load())
 }
 
 // timed returns the latency to compare by. A host that was never timed counts as very fast, so that

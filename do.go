@@ -198,7 +198,7 @@ func socketOf(nc net.Conn) net.Conn {
 // reached.
 func (s *Service) getOther(ctx context.Context, used []*line) (*Conn, error) {
 	c, err := s.acquire(ctx, true, nil, false, slices.Clone(used)) // waiters may read it later
-	if err == nil && s.timed(ctx) {
+	if err == nil && s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
 	return c, err

@@ -1,6 +1,7 @@
 package pooly_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -80,5 +81,97 @@ func TestNoHostAttractsTrafficByFailing(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// One of ten hosts fails a fifth of its requests, as fast as it serves the others.
+func TestAHostThatFailsAFifthGetsLess(t *testing.T) {
+	for _, s := range strategies {
+		if slices.Contains(blind, s.name) || s.name == "WeightedRoundRobin" { // which gives it four fifths of its share
+			continue
+		}
+		synctest.Test(t, func(t *testing.T) {
+			w := newTraffic(t, pooly.ServiceConfig{BanditStrategy: s.make()}, 10, 20, 5*time.Millisecond)
+			w.reply = func(host int, _ time.Duration, rng *rand.Rand) reply {
+				if host == 0 && rng.Float64() < 0.2 {
+					return reply{20 * time.Millisecond, nil, pooly.HostDown}
+				}
+				return reply{20 * time.Millisecond, nil, pooly.HostUp}
+			}
+			w.run(30 * time.Second)
+			share := w.share(0, 5*time.Second, 30*time.Second)
+			t.Logf("%-20s share %5.2f %%, errors %5.3f %%", s.name, 100*share, 20*share)
+			w.close()
+			require.LessOrEqual(t, share, 0.05, s.name)
+		})
+	}
+}
+
+// All of ten hosts fail 2 % of their requests. Those that weigh load spread the traffic as if none did.
+func TestFailuresThatAllHostsShareChangeNothing(t *testing.T) {
+	for _, s := range strategies {
+		if !slices.Contains(weighLoad, s.name) {
+			continue
+		}
+		synctest.Test(t, func(t *testing.T) {
+			var most [2]float64
+			for i, rate := range []float64{0, 0.02} {
+				w := newTraffic(t, pooly.ServiceConfig{BanditStrategy: s.make()}, 10, 20, 5*time.Millisecond)
+				w.reply = func(_ int, _ time.Duration, rng *rand.Rand) reply {
+					took := time.Duration((0.5 + rng.Float64()) * float64(20*time.Millisecond))
+					if rng.Float64() < rate {
+						return reply{took, nil, pooly.HostDown}
+					}
+					return reply{took, nil, pooly.HostUp}
+				}
+				w.run(30 * time.Second)
+				for host := range 10 {
+					most[i] = max(most[i], w.share(host, 5*time.Second, 30*time.Second))
+				}
+				w.close()
+			}
+			t.Logf("%-20s the most used host has %5.2f %% without failures, %5.2f %% with", s.name, 100*most[0], 100*most[1])
+			require.InDelta(t, most[0], most[1], 0.04, s.name)
+		})
+	}
+}
+
+// What is released with an error is no success, whatever the score says.
+func TestReleaseWithATemporaryErrorIsNoSuccess(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		err           error
+		score         float64
+		want, counted float64
+	}{
+		{"success", nil, pooly.HostUp, 1, 1},
+		{"an error rated up", errTemporary, pooly.HostUp, 0, 1},
+		{"an error rated by degrees", errTemporary, 0.8, 0.8, 1},
+		{"cancelled by the caller", context.Canceled, pooly.HostUp, 0.5, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := newService(t, pooly.ServiceConfig{}, "a")
+				require.NoError(t, get(t, s).Release(tt.err, tt.score))
+				score, trials := mean(t, s, "a")
+				require.InDelta(t, tt.want, score, 1e-9)
+				require.InDelta(t, tt.counted, trials, 1e-9)
+			})
+		})
+	}
+}
+
+func TestZeroValuesOfStrategiesWork(t *testing.T) {
+	for _, b := range []pooly.Bandit{
+		&pooly.RoundRobin{}, &pooly.WeightedRoundRobin{}, &pooly.SoftMax{}, &pooly.EpsilonGreedy{}, &pooly.Thompson{},
+		&pooly.UCB{}, &pooly.PowerOfTwo{}, &pooly.PeakEWMA{}, &pooly.HotCold{}, &pooly.LeastLatency{},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: b}, "a", "b", "c")
+			for range 300 {
+				release(t, get(t, s))
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
 	}
 }

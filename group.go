@@ -27,6 +27,7 @@ type group struct {
 	busy       atomic.Bool
 	wake       func() (due bool)
 	timing     atomic.Bool   // leases are timed
+	sparse     atomic.Bool   // there are so many that one in leaseChunk is timed
 	vainWaits  atomic.Uint64 // waits that ended without a lease
 	vainWaited atomic.Int64  // nanoseconds, all together
 

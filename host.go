@@ -97,11 +97,13 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	h.observeLocked(elapsed, now)
 	if h.cluster.fitting.Load() {
 		h.curve.observeLocked(int(c.load), elapsed, now)
+		h.average.Store(int64(h.curve.meanLocked()))
 	}
 	if failed {
 		slow := max(usual, h.peak) * slowAfterFailure
 		h.latency.Store(int64(slow))
-		h.curve.publish(float64(slow), 0, float64(slow))
+		h.average.Store(int64(slow))
+		h.curve.publish(float64(slow), 0)
 	}
 }
 
@@ -133,6 +135,7 @@ func (h *host) record(at moment) (r recorded) {
 		h.observeLocked(0, at.now)
 		if h.curve.line.Load() != 0 {
 			h.curve.fadeLocked(at.now, at.fade)
+			h.average.Store(int64(h.curve.meanLocked()))
 		}
 	}
 	h.trials, h.mean = h.window.Trials(), h.window.Mean()

@@ -27,6 +27,7 @@ func armsOf(figures ...hostFigures) []Arm {
 		h.group = s.group
 		h.load.Store(int32(f.inUse))
 		h.latency.Store(int64(f.latency))
+		h.average.Store(int64(f.latency))
 		h.curve.line.Store(uint64(math.Float32bits(float32(f.perLease))))
 		arms[i] = Arm{Score: decay.NoTrials, Trials: f.trials, mean: f.scores,
 			recent: decay.Segment{Trials: f.trials, Sum: f.trials * f.scores}, host: h, cluster: s}
@@ -76,7 +77,7 @@ func TestLoadStrategiesAvoidFailingHosts(t *testing.T) {
 		hostFigures{inUse: 0, latency: fast, perLease: fast, trials: 1000, scores: 0},
 		hostFigures{inUse: 9, latency: time.Millisecond, perLease: time.Millisecond, trials: 1000, scores: 1},
 	)
-	for _, b := range []Bandit{NewPowerOfTwo(), NewPeakEWMA(2), NewHotCold(2, 0.84), NewHotCold(2, 0)} {
+	for _, b := range []Bandit{NewPowerOfTwo(), NewPeakEWMA(2), NewLeastLatency(), NewHotCold(2, 0.84), NewHotCold(2, 0)} {
 		requireShares(t, []float64{0, 1}, sharesOf(b, arms))
 	}
 }

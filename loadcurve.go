@@ -28,7 +28,6 @@ const (
 // latency is one atomic load and locks nothing. Leases are recorded only once a strategy has asked.
 type loadCurve struct {
 	line atomic.Uint64 // base and slope in nanoseconds, each a float32; 0 before the first lease
-	mean atomic.Int64  // mean latency in nanoseconds, whatever the load; 0 before the first lease
 
 	// Guarded by Pool.mu. The sums are over the recorded leases, of which newer ones weigh more.
 	at      time.Duration // of the last change
@@ -79,12 +78,16 @@ func (c *loadCurve) fitLocked() {
 	slope := (covariance + throughOrigin) / (max(0, variance) + 1)
 	slope = min(max(0, slope), throughOrigin)
 	base := meanY - slope*meanX
-	c.publish(base, slope, meanY)
+	c.publish(base, slope)
+}
+
+// meanLocked returns the mean latency, whatever the load. There must have been a lease.
+func (c *loadCurve) meanLocked() time.Duration {
+	return max(1, time.Duration(c.y/c.weight))
 }
 
 // publish sets what strategies read.
-func (c *loadCurve) publish(base, slope, mean float64) {
-	c.mean.Store(max(1, int64(mean)))
+func (c *loadCurve) publish(base, slope float64) {
 	high, low := math.Float32bits(float32(base)), math.Float32bits(float32(slope))
 	c.line.Store(uint64(high)<<32 | uint64(low))
 }

@@ -84,7 +84,7 @@ func (m *metrics) getConn(ctx context.Context, whole bool) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sampled || s.timed(ctx) {
+	if sampled || s.timed(ctx, c.conn) {
 		now = s.clock.now()
 		c.conn.start = now
 	}

@@ -66,6 +66,10 @@ func (p *pace) add(trials float64, now time.Duration) {
 	}
 }
 
+// timedPerSecond is how many leases a second a service times. If there are more, it times one in
+// leaseChunk, which is still many.
+const timedPerSecond = 50_000
+
 // How often learning strategies try each host, so that one that was bad for long and is well again
 // is found out: once in scoutEvery, unless scouting would take more than scoutMost of all picks.
 const (

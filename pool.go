@@ -27,8 +27,9 @@ type Pool struct {
 	owner   owner        // immutable; nil if the pool is used alone
 	// written by the owner; nanoseconds, 0: never timed; here for the cache line
 	latency atomic.Int64
-	granted *waiter // granted a connection but not woken, linked by next; see unlock
-	line    line    // waiters that a dial is meant for; guarded by queue.mu too
+	average atomic.Int64 // the same
+	granted *waiter      // granted a connection but not woken, linked by next; see unlock
+	line    line         // waiters that a dial is meant for; guarded by queue.mu too
 
 	doubted   bool          // a dial or lease failed since a lease last ended well
 	doubtedAt time.Duration // when the first dial began that failed since then; 0: none

@@ -120,7 +120,9 @@ func (s *Service) record(hosts []*host, at moment) {
 		doubt(hosts)
 	}
 	s.pace.add(trials, at.now)
-	s.rate.Store(trials / elapsed.Seconds())
+	rate := trials / elapsed.Seconds()
+	s.rate.Store(rate)
+	s.sparse.Store(rate > timedPerSecond)
 	scouts := min(scoutMost/float64(max(1, len(hosts))), float64(elapsed)/float64(scoutEvery)/trials)
 	s.leastShare.Store(scouts)
 	s.compareHosts(hosts)

@@ -129,16 +129,17 @@ func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
 		return s.metrics.getConn(ctx, whole)
 	}
 	c, err := s.get(ctx, whole)
-	if c != nil && s.timed(ctx) {
+	if c != nil && s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
 	return c, err
 }
 
 // timed reports whether the start of a lease must be recorded. Strategies that go by latency need
-// it. So does a lease with a deadline: the host may get too little of it to be blamed.
-func (s *Service) timed(ctx context.Context) bool {
-	if s.timing.Load() {
+// it, of some leases if there are many. So does a lease with a deadline: the host may get too little
+// of it to be blamed.
+func (s *Service) timed(ctx context.Context, c *conn) bool {
+	if s.timing.Load() && (c.used == 1 || !s.sparse.Load()) {
 		return true
 	}
 	_, ok := ctx.Deadline()

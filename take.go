@@ -158,7 +158,7 @@ func (p *Pool) putBack(l *Conn, score float64) error {
 // measured reports whether the duration of a lease that ended well is wanted. Strategies that go by
 // latency and statsd want all. Otherwise a sample is enough for the limiter.
 func (c *conn) measured(p *Pool) bool {
-	return c.sampled || c.used == 1 || p.timing.Load()
+	return c.sampled || c.used == 1 || p.timing.Load() && !p.sparse.Load()
 }
 
 // put ends a lease with any outcome; see Conn.Release.

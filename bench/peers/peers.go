@@ -61,6 +61,7 @@ var Strategies = []struct {
 	{"weighted", func() pooly.Bandit { return pooly.NewWeightedRoundRobin() }},
 	{"poweroftwo", func() pooly.Bandit { return pooly.NewPowerOfTwo() }},
 	{"peakewma", func() pooly.Bandit { return pooly.NewPeakEWMA(5) }},
+	{"leastlatency", func() pooly.Bandit { return pooly.NewLeastLatency() }},
 	{"hotcold", func() pooly.Bandit { return pooly.NewHotCold(5, 0.84) }},
 }
 

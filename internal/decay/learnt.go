@@ -9,22 +9,21 @@ import "math"
 // and Shroff, A Change-Detection Based Framework for Piecewise-Stationary Multi-Armed Bandit
 // Problem, AAAI 2018.
 //
-// Some trials speak for a change if T·KL(their mean, mean of all), the likelihood ratio of Bernoulli
-// trials, is above a threshold. There are two tests:
-//   - A CUSUM test finds large changes at once. Its trials are those since the host might have
-//     changed: since their mean was last on the other side.
-//   - The latest 300 trials find small changes.
+// There are two tests:
+//   - A CUSUM test (Page, Continuous Inspection Schemes, Biometrika 41, 1954) finds large changes at
+//     once: that a host succeeds half as often as before, or fails half as often. It sums up the
+//     log-likelihood ratio of the trials, and begins anew when the sum is not positive.
+//   - The latest 300 trials find small changes, if T·KL(their mean, mean of all) is large.
 type Learnt struct {
 	Segment
-	better, worse Segment // for the CUSUM test, one for each side
+	better, worse Segment // for the CUSUM tests: the trials since they began
 	latest        Segment
 }
 
 // Segment is some trials and the sum of their scores.
 type Segment struct{ Trials, Sum float64 }
 
-// The thresholds of the tests. The first is higher because chance gets more occasions. With these
-// values a host of 0.9 restarts by chance less than once in 10⁵ trials.
+// The thresholds of the tests. The first is higher because chance gets more occasions.
 const (
 	cusumThreshold  = 8
 	latestThreshold = 4
@@ -39,6 +38,7 @@ const nothing = 1e-6
 func (l *Learnt) Add(s Segment, keep float64) (worse bool) {
 	mean := (l.Sum + 0.5) / (l.Trials + 1) // never 0 or 1
 	l.scale(keep)
+	l.latest.scale(keep)
 	l.add(s)
 	if l.Trials < nothing {
 		*l = Learnt{}
@@ -50,29 +50,28 @@ func (l *Learnt) Add(s Segment, keep float64) (worse bool) {
 	if l.latest.Trials > maxLatest {
 		l.latest.scale(maxLatest / l.latest.Trials)
 	}
-	l.better.add(s)
-	l.worse.add(s)
-	if l.better.Mean() <= mean {
-		l.better = Segment{}
-	}
-	if l.worse.Mean() >= mean {
-		l.worse = Segment{}
-	}
 	switch {
-	case l.worse.contradicts(mean, cusumThreshold):
-		l.restart(l.worse)
+	case l.worse.cusum(s, mean, mean/2) > cusumThreshold:
+		*l = Learnt{Segment: l.worse, latest: l.worse}
 		return true
-	case l.better.contradicts(mean, cusumThreshold):
-		l.restart(l.better)
-	case l.latest.contradicts(mean, latestThreshold):
+	case l.better.cusum(s, mean, (1+mean)/2) > cusumThreshold:
+		*l = Learnt{Segment: l.better, latest: l.better}
+	case l.latest.Trials*divergence(l.latest.Mean(), mean) > latestThreshold:
 		worse = l.latest.Mean() < mean
 		l.Segment = l.latest
 	}
 	return worse
 }
 
-func (l *Learnt) restart(s Segment) {
-	*l = Learnt{Segment: s, latest: s}
+// cusum adds trials. It returns how much more likely the sum is if their mean has become other, in
+// logarithms, and begins anew if it is not.
+func (s *Segment) cusum(t Segment, mean, other float64) (ratio float64) {
+	s.add(t)
+	ratio = s.Sum*math.Log(other/mean) + (s.Trials-s.Sum)*math.Log((1-other)/(1-mean))
+	if ratio <= 0 {
+		*s = Segment{}
+	}
+	return ratio
 }
 
 // Doubt forgets a part, so that the share keep is left.
@@ -96,11 +95,6 @@ func (s *Segment) add(t Segment) {
 func (s *Segment) scale(factor float64) {
 	s.Trials *= factor
 	s.Sum *= factor
-}
-
-// contradicts reports whether the trials are too unlikely if their expected score is mean.
-func (s *Segment) contradicts(mean, threshold float64) bool {
-	return s.Trials >= 2 && s.Trials*divergence(s.Mean(), mean) > threshold
 }
 
 // divergence is the Kullback-Leibler divergence of a Bernoulli distribution with mean q from one

@@ -25,7 +25,7 @@ func TestLearntRestartsWhenAHostBeginsToFailAndWhenItIsWellAgain(t *testing.T) {
 	var l Learnt
 	rng := rand.New(rand.NewPCG(1, 2))
 	require.Zero(t, l.trials(rng, 10_000, 1))
-	require.Equal(t, 1, l.trials(rng, 4, 0))
+	require.Equal(t, 1, l.trials(rng, 4, 0), "two failures are enough")
 	require.Less(t, l.Mean(), 0.1)
 	require.Zero(t, l.trials(rng, 1000, 0))
 	require.Zero(t, l.trials(rng, 4, 1))
@@ -47,7 +47,7 @@ func TestLearntDoesNotRestartByChance(t *testing.T) {
 		var l Learnt
 		worse += l.trials(rand.New(rand.NewPCG(seed, 2)), 10_000, 0.9)
 	}
-	require.LessOrEqual(t, worse, 2, "of 100,000 trials")
+	require.LessOrEqual(t, worse, 10, "of 100,000 trials")
 }
 
 func TestLearntForgets(t *testing.T) {
