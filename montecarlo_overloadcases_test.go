@@ -86,7 +86,7 @@ func TestMonteCarloOverloadFreeze(t *testing.T) {
 		overloadCase{hosts: 5, slots: 4, work: 20 * time.Millisecond, load: 0.7, deadline: 500 * time.Millisecond, frozen: true})
 	all := simulateOverload(t, cases, overloadRunsOf())
 	reportOverload(t, overloadReport{
-		table: "freeze", drawn: true,
+		table: "freeze",
 		of:    "hosts × slots, work, load, deadline, MaxConns",
 		title: "freeze: all hosts stand still from 5 s to 45 s",
 		heads: []string{"%s: errors after / dials per call"},

@@ -179,9 +179,9 @@ func TestMonteCarloRegret(t *testing.T) {
 				for _, part := range parts {
 					of.add(part[m])
 				}
-				pt := pointOf(c.name, float64(mark), &of)
-				pt.panel = p.name
+				pt := point{panel: p.name, line: c.name, x: float64(mark), y: of.mean()}
 				if p.every > 0 {
+					pt.panel = "the best changes every" + strings.TrimPrefix(p.name, "10,")
 					switching = append(switching, pt)
 				} else {
 					fixed = append(fixed, pt)
@@ -235,11 +235,14 @@ func TestMonteCarloRegret(t *testing.T) {
 		writeLines(t, "regret", only(fixed, "UCB(0.5), no decay", "Thompson, no decay", "Thompson", "textbook Thompson", "KL-UCB", "bound"))
 		writeLines(t, "regret-switching", only(switching, "epsilon-greedy(0.1)", "Thompson", "UCB(0.5)", "KL-UCB", "discounted UCB", "discounted Thompson"))
 	}
-	for i := range all {
-		near := regrets["textbook Thompson"][i].mean()
-		if all[i].every == 0 {
-			require.InEpsilon(t, near, regrets["Thompson, no decay"][i].mean(), 0.5, "regret of Thompson and the textbook's, %s", all[i].name)
+	for i, p := range all {
+		best := regrets["textbook Thompson"][i]
+		if p.every > 0 {
+			best = regrets["discounted UCB"][i]
 		}
+		thompson := regrets["Thompson, no decay"][i]
+		require.Less(t, thompson.mean(), 1.5*best.mean()+3*thompson.deviation(),
+			"regret of Thompson and of what textbooks have for %s", p.name)
 	}
 }
 

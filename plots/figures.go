@@ -16,7 +16,7 @@ var figures = map[string]*figure{
 	"queueing-p99": {
 		title: "the latency that one request in a hundred exceeds\n20 unequal hosts, antagonists on eight; one client",
 		x:     "load (% of what the hosts can serve)", y: "99th percentile, × clairvoyant",
-		logY: true, minY: 0.9, maxY: 30, points: true,
+		logY: true, minY: 0.9, maxY: 5, points: true,
 	},
 	"fleet-p99": {
 		title: "the 99th percentile as clients get more, at 85 % load in all\n20 unequal hosts, antagonists on eight",
@@ -52,7 +52,6 @@ var figures = map[string]*figure{
 		minX: 0, maxX: 100, minY: 0, maxY: 3,
 	},
 	"overload-brownout": overload("brown-outs: all hosts slow from 4 s to 8 s"),
-	"overload-freeze":   overload("freeze: all hosts stand still from 5 s to 45 s"),
 	"overload-rush":     overload("rushes: more than the hosts can do"),
 	"overload-badhosts": overload("two of three hosts fail each request at once from 4 s to 14 s"),
 }
@@ -74,7 +73,7 @@ var (
 // styles are those of lines, the same in all figures. What pooly does not have is dashed or dotted.
 var styles = map[string]style{
 	"round-robin":         {grey, nil},
-	"softmax(0.1)":        {blue, nil},
+	"softmax(0.1)":        {brown, nil},
 	"epsilon-greedy(0.1)": {orange, nil},
 	"Thompson":            {green, nil},
 	"UCB(0.5)":            {olive, nil},
