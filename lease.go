@@ -113,6 +113,7 @@ func (h *host) try(ctx context.Context, down bool) *Conn {
 		ended := make(chan struct{})
 		d := &dial{ended: func() { close(ended) }}
 		h.mu.Lock()
+		failures := h.counts.failures
 		wanted := h.barred && down || h.load.Load() < h.allowed
 		ok := wanted && !h.closed && h.open < h.config.MaxConns
 		if ok {
@@ -128,6 +129,12 @@ func (h *host) try(ctx context.Context, down bool) *Conn {
 		select {
 		case <-ended:
 		case <-ctx.Done():
+			return nil
+		}
+		h.mu.Lock()
+		failed := h.counts.failures > failures
+		h.mu.Unlock()
+		if failed {
 			return nil
 		}
 	}

@@ -32,11 +32,12 @@ func (connected) Pick(balancer.PickInfo) (balancer.PickResult, error) {
 	return balancer.PickResult{}, nil
 }
 
-// first always picks the host with the least address.
+// first always picks the host with the least address, and has the service time its leases.
 type first struct{}
 
 func (first) NewPicker(arms []pooly.Arm) pooly.Picker {
 	least := 0
+	arms[0].Latency()
 	for i, a := range arms {
 		if a.Address < arms[least].Address {
 			least = i
@@ -151,9 +152,12 @@ func TestWhatAnRPCTells(t *testing.T) {
 				case good:
 					require.EqualValues(t, 5, h.Trials)
 					require.Greater(t, h.Score, 0.5)
+					require.Equal(t, test.method != stream, h.Latency > 0, "a stream has no latency")
 				case bad:
 					require.EqualValues(t, 5, h.Trials)
 					require.Less(t, h.Score, 0.5)
+					late := status.Code(test.info.Err) == codes.DeadlineExceeded
+					require.Equal(t, late, h.Latency > 0, "nor has a server that fails fast")
 					if test.info.Err != nil {
 						require.ErrorIs(t, h.Cause, test.info.Err)
 					}
