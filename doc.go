@@ -19,7 +19,8 @@
 // [Service.Do] is [Service.GetConn] and [Conn.Release] in one, on every path. If the function
 // returns a [Retry] error, Do runs it again on another host. Clients that keep connections
 // themselves, such as SQL and Redis clients, use [Service.DialContext]. HTTP has the package
-// github.com/3XX0/pooly/poolyhttp. Other protocols can build on [Service.Lease] as it does.
+// github.com/3XX0/pooly/poolyhttp, and gRPC the module github.com/3XX0/pooly/poolygrpc. Other
+// protocols can build on [Service.Lease] and [Service.TryLease] as they do.
 //
 // # Connections
 //

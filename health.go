@@ -38,6 +38,7 @@ type health struct {
 	setbacks   int32         // ejections and failed probes since a lease last ended well
 	failures   uint32        // of leases, in a row
 	suspectAt  uint32        // compare with the other hosts after this many failures in a row
+	comparedAt time.Duration // when it was last compared, by the coarse clock
 	probe      *time.Timer   // nil unless ejected
 	probeAt    time.Duration // when probe fires or has fired
 	tally      tally
@@ -156,7 +157,8 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 		return nil
 	}
 	// While hosts fail alike, suspectAt is far away. Others may be well again before that.
-	suspect := h.failures >= h.suspectAt || h.failures > limit && h.cluster.outliers.due()
+	due := time.Duration(h.coarse.Load())-h.comparedAt >= tallyWindow
+	suspect := h.failures >= h.suspectAt || h.failures > limit && due
 	if !first && !suspect {
 		return nil
 	}

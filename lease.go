@@ -118,6 +118,7 @@ func (h *host) try(ctx context.Context, down bool) *Conn {
 		ended := make(chan struct{})
 		d := &dial{ended: func() { close(ended) }}
 		h.mu.Lock()
+		failures := h.dialFailures
 		wanted := h.barred && down || h.load.Load() < h.allowed
 		ok := wanted && !h.closed && h.open < h.config.MaxConns
 		if ok {
@@ -133,6 +134,12 @@ func (h *host) try(ctx context.Context, down bool) *Conn {
 		select {
 		case <-ended:
 		case <-ctx.Done():
+			return nil
+		}
+		h.mu.Lock()
+		failed := h.dialFailures > failures
+		h.mu.Unlock()
+		if failed {
 			return nil
 		}
 	}

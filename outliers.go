@@ -23,8 +23,6 @@ type outliers struct {
 	cluster *cluster
 	alikeAt atomic.Int64 // when hosts were last found to fail alike, by the clock; 0: never
 
-	comparedAt atomic.Int64 // when a suspect was last compared, by the coarse clock
-
 	ejecting mutex // makes one step of counting and ejecting; taken before Pool.mu
 
 	mu    mutex // guards the fields below; taken before Service.mu and Pool.mu
@@ -54,16 +52,11 @@ type tally struct {
 // counted has totals at the beginning of a window.
 type counted struct{ ended, bad uint64 }
 
-// due reports whether no suspect was compared for as long as a window.
-func (o *outliers) due() bool {
-	return time.Duration(o.cluster.coarse.Load()-o.comparedAt.Load()) >= tallyWindow
-}
-
 // compare ejects h if it is an outlier.
 func (o *outliers) compare(h *host, cause error) {
 	others, own := o.shares(h)
-	o.comparedAt.Store(o.cluster.coarse.Load())
 	h.mu.Lock()
+	h.comparedAt = time.Duration(o.cluster.coarse.Load())
 	base, likely := h.limitOfFailures(), chance
 	if h.status == probation || h.setbacks > 0 {
 		base, likely = 1, probationChance

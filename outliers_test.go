@@ -327,3 +327,31 @@ func TestHostsEjectedForTheirRepliesStayOutWhileHalfOfTheHostsAreUp(t *testing.T
 		}
 	})
 }
+
+// All hosts have failed alike, so it takes a lot of failures to suspect one. Then one is well
+// again, one fails now and then, and one goes on to fail.
+func TestHostThatFailsIsEjectedThoughAnotherIsSuspectedAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a", "b", "c")
+		round := func(fails func(string) bool) {
+			for range 3 {
+				c := get(t, s)
+				o := pooly.Outcome{Score: pooly.HostUp}
+				if fails(c.Address()) {
+					o = pooly.Outcome{Score: pooly.HostDown, Err: errTemporary}
+				}
+				require.NoError(t, c.Rate(o))
+				require.NoError(t, c.End())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		for range 200 {
+			round(func(string) bool { return true })
+		}
+		for i := range 300 {
+			round(func(address string) bool { return address == "a" || address == "b" && i%50 < 8 })
+		}
+		require.True(t, hostStats(t, s, "a").Ejected)
+		require.NoError(t, s.Close())
+	})
+}

@@ -71,6 +71,22 @@ func TestTryLeaseDialsEjectedHostsIfNoneIsUp(t *testing.T) {
 	})
 }
 
+func TestTryLeaseTellsTheDriverThatItDialsAnEjectedHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := probed{newFakeDriver(), make(chan bool, 9)}
+		config := pooly.ServiceConfig{PrespawnConns: -1, PoolConfig: pooly.PoolConfig{Driver: d}}
+		s := pooly.NewService("test", &config)
+		s.Add("a")
+		d.refuse("a")
+		_, err := s.TryLease(t.Context())
+		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+		require.False(t, <-d.probes)
+		require.True(t, <-d.probes)
+		require.Empty(t, d.probes, "one dial of each kind is enough")
+		require.NoError(t, s.Close())
+	})
+}
+
 func TestTryLeaseHeedsItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PrespawnConns: -1}, "a")
@@ -126,7 +142,11 @@ func TestReportOfNilDoesNotRestoreAHostThatItsLeasesEjected(t *testing.T) {
 		require.True(t, hostStats(t, s, "a").Ejected)
 		s.Report("a", nil)
 		require.True(t, hostStats(t, s, "a").Ejected)
-		time.Sleep(time.Second)
-		require.False(t, hostStats(t, s, "a").Ejected)
+
+		lost := errors.New("connection lost")
+		s.Report("a", lost)
+		require.ErrorIs(t, hostStats(t, s, "a").Cause, lost)
+		s.Report("a", nil)
+		require.False(t, hostStats(t, s, "a").Ejected, "its new connection is what a probe looks for")
 	})
 }

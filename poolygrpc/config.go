@@ -37,7 +37,7 @@ type options struct {
 
 func defaults() options {
 	return options{
-		Strategy:    "hot_cold",
+		Strategy:    "peak_ewma",
 		Choices:     5,
 		Quantile:    0.84,
 		Epsilon:     0.1,

@@ -176,7 +176,9 @@ func dialWith(t *testing.T, service string, servers []*server, options ...grpc.D
 	scheme := fmt.Sprintf("test%d", channels.Add(1))
 	c := &channel{t: t, resolver: manual.NewBuilderWithScheme(scheme)}
 	c.resolver.InitialState(stateOf(servers...))
-	options = append(options, grpc.WithResolvers(c.resolver), grpc.WithDefaultServiceConfig(service),
+	options = append(options,
+		grpc.WithResolvers(c.resolver),
+		grpc.WithDefaultServiceConfig(service),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	var err error
 	c.conn, err = grpc.NewClient(c.resolver.Scheme()+":///"+t.Name(), options...)

@@ -183,11 +183,13 @@ func (f failing) Pick(balancer.PickInfo) (balancer.PickResult, error) {
 func (p *policy) UpdateState(state balancer.State) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.balance == nil {
+	if p.closed {
 		return
 	}
-	p.balance.update(endpointsharding.ChildStatesFromPicker(state.Picker))
-	p.ready = state.ConnectivityState == connectivity.Ready
+	if p.balance != nil {
+		p.balance.update(endpointsharding.ChildStatesFromPicker(state.Picker))
+		p.ready = state.ConnectivityState == connectivity.Ready
+	}
 	if p.ready {
 		state.Picker = p.balance
 	}

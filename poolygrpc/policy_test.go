@@ -431,6 +431,8 @@ func TestAnotherConfigurationFromTheResolverTakesEffect(t *testing.T) {
 	require.Equal(t, "Thompson", c.service().Stats().Strategy)
 	require.NoError(t, c.call(time.Second))
 	require.NoError(t, <-result, "a call under the old configuration")
+	_, err := first.TryLease(t.Context())
+	require.ErrorIs(t, err, pooly.ErrPoolClosed)
 	second := c.service()
 	c.resolver.UpdateState(state)
 	require.NoError(t, c.call(time.Second))

@@ -2,10 +2,14 @@ module github.com/3XX0/pooly/examples/clients
 
 go 1.26.0
 
-replace github.com/3XX0/pooly => ../../
+replace (
+	github.com/3XX0/pooly => ../../
+	github.com/3XX0/pooly/poolygrpc => ../../poolygrpc
+)
 
 require (
 	github.com/3XX0/pooly v0.0.0-00010101000000-000000000000
+	github.com/3XX0/pooly/poolygrpc v0.0.0-00010101000000-000000000000
 	github.com/alicebob/miniredis/v2 v2.40.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/redis/go-redis/v9 v9.23.0

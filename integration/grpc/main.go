@@ -1,6 +1,6 @@
 // Command grpc compares poolygrpc with gRPC-Go's own policies, over real servers on loopback:
 //
-//	go -C integration/grpc run .
+//	go -C integration/grpc run . -rounds 2
 //
 // It has two experiments. In "mixed", one of five servers is slow, one fails fast for a while, and
 // one is killed and started again. In "brownout", all five become eight times as slow for a while.
@@ -35,14 +35,16 @@ import (
 // policies are compared, each with its configuration.
 var policies = []struct{ name, config string }{
 	{"round_robin", `{"round_robin":{}}`},
-	{"weighted_round_robin", `{"weighted_round_robin":{"blackoutPeriod":"1s","weightUpdatePeriod":"0.1s"}}`},
+	{"weighted_round_robin",
+		`{"weighted_round_robin":{"blackoutPeriod":"1s","weightUpdatePeriod":"0.1s"}}`},
 	{"least_request", `{"least_request_experimental":{}}`},
 	{"outlier_detection of round_robin", outliers("10s", "30s", `{"round_robin":{}}`)},
 	{"outlier_detection of least_request", outliers("10s", "30s", `{"least_request_experimental":{}}`)},
 	{"the same, each second", outliers("1s", "5s", `{"least_request_experimental":{}}`)},
 	{"**pooly**, round_robin", `{"pooly":{"strategy":"round_robin"}}`},
-	{"**pooly**, peak_ewma", `{"pooly":{"strategy":"peak_ewma"}}`},
-	{"**pooly**, hot_cold, the default", `{"pooly":{}}`},
+	{"**pooly**, power_of_two", `{"pooly":{"strategy":"power_of_two"}}`},
+	{"**pooly**, hot_cold", `{"pooly":{"strategy":"hot_cold"}}`},
+	{"**pooly**, peak_ewma, the default", `{"pooly":{}}`},
 }
 
 // outliers is a configuration of outlier_detection with both of its rules, as gRFC A50 recommends
@@ -57,6 +59,7 @@ func outliers(interval, ejection, child string) string {
 func main() {
 	only := flag.String("run", "", "only the experiment of this name")
 	match := flag.String("policy", "", "only policies whose names contain this")
+	rounds := flag.Int("rounds", 1, "how often each policy has its turn")
 	scale := flag.Float64("scale", 1, "stretches the time of the experiments")
 	retries := flag.Bool("retries", false, "with gRPC's retry policy for UNAVAILABLE")
 	flag.Parse()
@@ -65,16 +68,20 @@ func main() {
 			continue
 		}
 		fmt.Printf("\n%s\n\n%s\n", e.name, e.head)
-		for _, p := range policies {
-			if !strings.Contains(p.name, *match) {
-				continue
+		results := make([]result, len(policies))
+		for round := range *rounds {
+			for i, p := range policies {
+				if !strings.Contains(p.name, *match) {
+					continue
+				}
+				if err := e.run(&results[i], p.config, *scale, *retries); err != nil {
+					fmt.Fprintln(os.Stderr, p.name, err)
+					os.Exit(1)
+				}
+				if round == *rounds-1 {
+					fmt.Printf("| %s | %s |\n", p.name, e.row(&results[i], float64(*rounds)))
+				}
 			}
-			row, err := e.run(p.config, *scale, *retries)
-			if err != nil {
-				fmt.Fprintln(os.Stderr, p.name, err)
-				os.Exit(1)
-			}
-			fmt.Printf("| %s | %s |\n", p.name, row)
 		}
 	}
 }
@@ -88,7 +95,7 @@ type experiment struct {
 	servers  func() []*server
 	events   []event
 	length   time.Duration
-	row      func(*result) string
+	row      func(r *result, rounds float64) string
 }
 
 type event struct {
@@ -100,8 +107,8 @@ type event struct {
 // server 1 fails at once from 3 to 23 s, server 2 is killed at 25 s and back at 26 s.
 var mixed = experiment{
 	name: "mixed",
-	head: "| policy | p50 | p99 | calls failed | of them while one server fails fast | " +
-		"while one restarts | slow server's share | failing server's share |\n" +
+	head: "| policy | p50 | p99 | calls failed | while one server fails fast | while one restarts | " +
+		"slow server's share | failing server's share |\n" +
 		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 	rate:     500,
 	deadline: time.Second,
@@ -122,12 +129,13 @@ var mixed = experiment{
 		{26 * time.Second, func(s []*server) error { return s[2].start() }},
 	},
 	length: 28 * time.Second,
-	row: func(r *result) string {
-		all := r.between(0, r.length)
+	row: func(r *result, _ float64) string {
+		all := r.between(0, time.Hour)
 		fast := r.between(3*time.Second, 23*time.Second)
-		restart := r.between(24900*time.Millisecond, r.length)
-		return fmt.Sprintf("%v | %v | %d of %d | %d | %d | %.1f %% | %.1f %%", all.quantile(0.5), all.quantile(0.99),
-			all.failed(), len(all), fast.failed(), restart.failed(), 100*all.share(0), 100*fast.share(1))
+		restart := r.between(24900*time.Millisecond, time.Hour)
+		return fmt.Sprintf("%v | %v | %.2f %% | %d | %d | %.1f %% | %.1f %%",
+			all.quantile(0.5), all.quantile(0.99), 100*all.failing(), fast.failed(), restart.failed(),
+			100*all.share(0), 100*fast.share(1))
 	},
 }
 
@@ -135,7 +143,8 @@ var mixed = experiment{
 // 80 ms.
 var brownout = experiment{
 	name: "brownout",
-	head: "| policy | succeed before | during | of what the servers can do | after two seconds | p99 then |\n" +
+	head: "| policy | succeed before | during | of what the servers can do | " +
+		"two seconds later | p99 then |\n" +
 		"| --- | ---: | ---: | ---: | ---: | ---: |",
 	rate:     700,
 	deadline: 300 * time.Millisecond,
@@ -150,14 +159,15 @@ var brownout = experiment{
 		{7 * time.Second, func(s []*server) error { return slow(s, 10*time.Millisecond) }},
 	},
 	length: 12 * time.Second,
-	row: func(r *result) string {
+	row: func(r *result, rounds float64) string {
 		before := r.between(time.Second, 3*time.Second)
 		during := r.between(3*time.Second, 7*time.Second)
-		after := r.between(9*time.Second, r.length)
-		possible := 5 * 2 * 4 / 0.08
+		after := r.between(9*time.Second, time.Hour)
+		possible := rounds * 5 * 2 * 4 / 0.08 // servers, workers, seconds, seconds a call
 		ok := float64(len(during) - during.failed())
-		return fmt.Sprintf("%.1f %% | %.1f %% | %.0f %% | %.1f %% | %v", 100-100*before.failing(), 100-100*during.failing(),
-			100*ok/possible, 100-100*after.failing(), after.quantile(0.99))
+		return fmt.Sprintf("%.1f %% | %.1f %% | %.0f %% | %.1f %% | %v",
+			100-100*before.failing(), 100-100*during.failing(), 100*ok/possible,
+			100-100*after.failing(), after.quantile(0.99))
 	},
 }
 
@@ -168,17 +178,19 @@ func slow(servers []*server, mean time.Duration) error {
 	return nil
 }
 
-func (e experiment) run(config string, scale float64, retries bool) (string, error) {
+// run runs the experiment once over a policy.
+func (e experiment) run(r *result, config string, scale float64, retries bool) error {
 	servers := e.servers()
 	scheme := manual.NewBuilderWithScheme("compare")
 	var state resolver.State
 	for i, s := range servers {
 		s.index = i
 		if err := s.start(); err != nil {
-			return "", err
+			return err
 		}
 		defer s.stop()
-		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: s.address}}})
+		state.Endpoints = append(state.Endpoints,
+			resolver.Endpoint{Addresses: []resolver.Address{{Addr: s.address}}})
 	}
 	scheme.InitialState(state)
 	method := ""
@@ -190,13 +202,15 @@ func (e experiment) run(config string, scale float64, retries bool) (string, err
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[`+config+`]`+method+`}`))
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer conn.Close()
 	client := grpc_testing.NewTestServiceClient(conn)
 	for range 50 { // until all are connected
-		if _, err := client.UnaryCall(context.Background(), &grpc_testing.SimpleRequest{}, grpc.WaitForReady(true)); err != nil {
-			return "", err
+		_, err := client.UnaryCall(context.Background(), &grpc_testing.SimpleRequest{},
+			grpc.WaitForReady(true))
+		if err != nil {
+			return err
 		}
 	}
 	began := time.Now()
@@ -210,27 +224,30 @@ func (e experiment) run(config string, scale float64, retries bool) (string, err
 			}
 		}
 	})
-	r := &result{length: e.length}
 	var calls sync.WaitGroup
 	length := time.Duration(scale * float64(e.length))
-	for next := time.Duration(0); next < length; next += time.Duration(rand.ExpFloat64() / e.rate * float64(time.Second)) {
+	for next := time.Duration(0); next < length; {
 		time.Sleep(time.Until(began.Add(next)))
 		calls.Go(func() { r.add(call(client, began, next, e.deadline, scale)) })
+		next += time.Duration(rand.ExpFloat64() / e.rate * float64(time.Second))
 	}
 	calls.Wait()
 	events.Wait()
 	if err := failure.Load(); err != nil {
-		return "", *err
+		return *err
 	}
-	return e.row(r), nil
+	return nil
 }
 
 // call makes one call. Its latency is counted from when it was due.
-func call(client grpc_testing.TestServiceClient, began time.Time, due, deadline time.Duration, scale float64) sample {
+func call(
+	client grpc_testing.TestServiceClient, began time.Time, due, deadline time.Duration, scale float64,
+) sample {
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(due+deadline))
 	defer cancel()
 	var by serverID
-	_, err := client.UnaryCall(ctx, &grpc_testing.SimpleRequest{}, grpc.Header(&by.header), grpc.Trailer(&by.trailer))
+	_, err := client.UnaryCall(ctx, &grpc_testing.SimpleRequest{},
+		grpc.Header(&by.header), grpc.Trailer(&by.trailer))
 	return sample{
 		at:     time.Duration(float64(due) / scale),
 		took:   time.Since(began) - due,
@@ -249,9 +266,8 @@ type sample struct {
 type samples []sample
 
 type result struct {
-	length time.Duration
-	mu     sync.Mutex
-	all    samples
+	mu  sync.Mutex
+	all samples
 }
 
 func (r *result) add(s sample) {

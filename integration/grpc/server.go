@@ -60,7 +60,9 @@ func (s *server) stop() {
 	<-s.done
 }
 
-func (s *server) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+func (s *server) UnaryCall(
+	ctx context.Context, _ *grpc_testing.SimpleRequest,
+) (*grpc_testing.SimpleResponse, error) {
 	_ = grpc.SetHeader(ctx, metadata.Pairs(serverKey, strconv.Itoa(s.index)))
 	if s.failing.Load() {
 		return nil, status.Error(codes.Unavailable, "out of order")

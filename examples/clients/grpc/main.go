@@ -1,8 +1,8 @@
 // Grpc puts pooly under gRPC channels: pooly chooses the server of each connection, and another when that fails. A
 // channel has one connection for all its calls, so a few channels spread them.
 //
-// Where gRPC's own balancers fit, which choose for each call, take them; this is for when the rest of a program finds
-// and rates its hosts by pooly.
+// Example grpcbalancer has pooly choose for each call, which is what most programs want. This one is for
+// when the rest of a program finds and rates its hosts by pooly.
 //
 // Without arguments it starts three servers in the process, and stops one of them halfway:
 //

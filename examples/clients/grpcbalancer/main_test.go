@@ -1,0 +1,24 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/3XX0/pooly/examples/clients/internal/real"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func TestRunByItself(t *testing.T) {
+	var out strings.Builder
+	require.NoError(t, run(&out))
+	require.Equal(t, 3, strings.Count(out.String(), "answered"))
+}
+
+func TestRunAgainstRealServers(t *testing.T) {
+	real.RunWithOneDown(t, run, real.Etcd(t))
+}
