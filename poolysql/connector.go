@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/3XX0/pooly"
 )
@@ -57,15 +59,19 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return newConn(c, lease, s), nil
 }
 
-// mostResets is how many connections one call resets before it takes a new one as it is. Otherwise a
-// driver whose resets all fail would have it dial for ever.
-const mostResets = 3
+// A connection that is reset soon after its dial cannot have died of old age. After mostResets such
+// resets failed, Connect gives up. Otherwise a driver whose resets all fail would have it dial for
+// ever.
+const (
+	mostResets = 3
+	young      = time.Second
+)
 
 // lease leases a connection that is ready for its user.
 func (c *Connector) lease(
 	ctx context.Context, options pooly.LeaseOptions,
 ) (*pooly.Conn, *session, error) {
-	for try := 1; ; try++ {
+	for failed := 0; ; {
 		lease, err := c.service.Lease(ctx, options)
 		if err != nil {
 			return nil, nil, err
@@ -80,17 +86,21 @@ func (c *Connector) lease(
 			_ = lease.End()
 			return nil, nil, errClosed
 		}
-		fresh := !s.used && (!s.waited || try > mostResets)
-		if fresh {
+		if !s.used && !s.waited {
 			return lease, s, nil
 		}
+		unused := !s.used
 		err = reset(ctx, lease, s)
 		if err == nil {
 			return lease, s, nil
 		}
-		if ctx.Err() != nil || !fatal(err) {
+		if unused && time.Since(s.dialed) < young {
+			failed++
+		}
+		if ctx.Err() != nil || !fatal(err) || failed == mostResets {
 			return nil, nil, fmt.Errorf("poolysql: reset a connection to %s: %w", lease.Address(), err)
 		}
+		options.Avoid = append(slices.Clip(options.Avoid), lease.Address())
 	}
 }
 
