@@ -78,7 +78,8 @@ func TestARefusedStreamIsSentAgainWhateverItsMethod(t *testing.T) {
 		f.reset(stream, 7)
 	}))
 	serves := listen(t, serveFrames(func(f *frames, stream uint32) { f.answer(stream) }))
-	client, s := webService(t, poolyhttp.NewDriver("http", plainHTTP2()), pooly.ServiceConfig{}, refuses, serves)
+	config := pooly.ServiceConfig{BaseEjectionTime: time.Hour}
+	client, s := webService(t, poolyhttp.NewDriver("http", plainHTTP2()), config, refuses, serves)
 	for range 30 {
 		_, _, err := fetch(client, "POST", "http://web/", strings.NewReader("x"))
 		require.NoError(t, err)
@@ -223,6 +224,30 @@ func TestTimedOutAndCancelledRequestsAreSentOnce(t *testing.T) {
 			require.Zero(t, trials, "cancelled requests rate nobody")
 		})
 	}
+}
+
+// Sending it again to the only host could go on forever, if the host dislikes the request.
+func TestAGETThatBreaksANewConnectionIsSentOnceIfThereIsNoOtherHost(t *testing.T) {
+	var died atomic.Int32
+	client, s := webService(t, http1(), pooly.ServiceConfig{}, listen(t, dying(&died)))
+	for range 3 {
+		_, _, err := fetch(client, "GET", "http://web/", nil)
+		require.ErrorIs(t, err, io.EOF)
+	}
+	require.EqualValues(t, 3, died.Load())
+	require.Zero(t, s.Stats().InUse)
+}
+
+func TestARequestWhoseContextHasEndedTakesNoConnection(t *testing.T) {
+	client, s := webService(t, http1(), pooly.ServiceConfig{}, closedPort(t))
+	cause := errors.New("the user left")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://web/", nil)
+	require.NoError(t, err)
+	_, err = client.Transport.RoundTrip(req)
+	require.Same(t, cause, err)
+	require.Zero(t, s.Stats().Dials)
 }
 
 func TestReplaysDoNotMultiplyTheLoadOfHostsThatAllFail(t *testing.T) {
