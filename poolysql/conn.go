@@ -145,7 +145,8 @@ func (c *conn) called(ctx context.Context, err error) {
 func (c *conn) note(ctx context.Context, err error) {
 	switch end := ctx.Err(); {
 	case errors.Is(end, context.Canceled):
-		c.verdict, c.spent = unrated, !c.session.vouches()
+		c.verdict = unrated
+		c.spent = !c.session.vouches() || errors.Is(err, driver.ErrBadConn)
 	case end != nil:
 		// Some drivers return what the server said when they asked it to stop.
 		c.fail(fmt.Errorf("%w: %w", end, err))

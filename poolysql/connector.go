@@ -44,9 +44,8 @@ func NewConnector(service *pooly.Service) *Connector {
 // lease.
 //
 // A connection that was used before, or that was idle, is reset first, by ResetSession of the inner
-// connection, if it has one. If that fails as a broken connection does, the connection is closed, nothing is rated,
-// and Connect leases another. If it fails otherwise, the connection is closed too, and Connect
-// returns the error.
+// connection, if it has one. A connection whose reset fails is closed, and rates nothing. If it
+// failed as a broken connection does, Connect leases another. Otherwise it returns the error.
 //
 // ctx bounds Connect. It should bound the query too, as ctx of a QueryContext does: see
 // Service.Lease. Other errors are those of GetConnContext. They never wrap driver.ErrBadConn, since
@@ -79,7 +78,7 @@ func (c *Connector) lease(
 		s, ok := lease.Interface().(*session)
 		if !ok {
 			_ = lease.End()
-			return nil, nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not connections of type %T",
+			return nil, nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not a %T",
 				pooly.ErrInvalidArg, c.service.Name(), lease.Interface())
 		}
 		if !s.phase.CompareAndSwap(idle, leased) {
@@ -136,8 +135,11 @@ type serviceDriver struct{}
 
 // Open implements driver.Driver. It always fails.
 func (serviceDriver) Open(string) (driver.Conn, error) {
-	return nil, errors.New("poolysql: a data source name names one host; use poolysql.Open with a service")
+	return nil, errOneHost
 }
+
+var errOneHost = errors.New(
+	"poolysql: a data source name names one host; use poolysql.Open with a service")
 
 // final returns err such that database/sql does not call Connect again.
 func final(err error) error {

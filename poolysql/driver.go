@@ -103,7 +103,12 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 	if inner == nil {
 		return nil, errNoConn
 	}
-	s := &session{inner: inner, dialed: time.Now(), direct: isDirect(inner), statements: statements{most: d.maxStatements}}
+	s := &session{
+		inner:      inner,
+		dialed:     time.Now(),
+		direct:     isDirect(inner),
+		statements: statements{most: d.maxStatements},
+	}
 	if d.netConn != nil {
 		if s.netConn = d.netConn(inner); s.netConn != nil {
 			s.socket = sockpeek.Of(s.netConn)
@@ -113,7 +118,8 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 }
 
 var (
-	errNoConnector = errors.New("the function given to NewDriver returned neither a connector nor an error")
+	errNoConnector = errors.New(
+		"the function given to NewDriver returned neither a connector nor an error")
 	errNoConn      = errors.New("the connector returned neither a connection nor an error")
 )
 
