@@ -120,7 +120,7 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 var (
 	errNoConnector = errors.New(
 		"the function given to NewDriver returned neither a connector nor an error")
-	errNoConn      = errors.New("the connector returned neither a connection nor an error")
+	errNoConn = errors.New("the connector returned neither a connection nor an error")
 )
 
 // Close implements pooly.Driver. It also closes the statements that the connection has kept.
