@@ -54,13 +54,12 @@ var (
 
 // newConn returns what database/sql gets for a lease.
 func newConn(connector *Connector, lease *pooly.Conn, s *session) driver.Conn {
-	c := conn{connector: connector, lease: lease, session: s}
 	_, resets := s.inner.(driver.SessionResetter)
 	_, validates := s.inner.(driver.Validator)
 	if resets && validates {
-		return &resettingConn{c}
+		return &resettingConn{conn{connector: connector, lease: lease, session: s}}
 	}
-	return &c
+	return &conn{connector: connector, lease: lease, session: s}
 }
 
 // Unwrap returns the inner connection of what sql.Conn.Raw passes to its function, if the DB is one
@@ -146,7 +145,8 @@ func (c *conn) called(ctx context.Context, err error) {
 func (c *conn) note(ctx context.Context, err error) {
 	switch end := ctx.Err(); {
 	case errors.Is(end, context.Canceled):
-		c.verdict, c.spent = unrated, !c.session.vouches()
+		c.verdict = unrated
+		c.spent = !c.session.vouches() || errors.Is(err, driver.ErrBadConn)
 	case end != nil:
 		// Some drivers return what the server said when they asked it to stop.
 		c.fail(fmt.Errorf("%w: %w", end, err))

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/3XX0/pooly"
 )
@@ -42,9 +44,8 @@ func NewConnector(service *pooly.Service) *Connector {
 // lease.
 //
 // A connection that was used before, or that was idle, is reset first, by ResetSession of the inner
-// connection, if it has one. If that fails as a broken connection does, the connection is closed, nothing is rated,
-// and Connect leases another. If it fails otherwise, the connection is closed too, and Connect
-// returns the error.
+// connection, if it has one. A connection whose reset fails is closed, and rates nothing. If it
+// failed as a broken connection does, Connect leases another. Otherwise it returns the error.
 //
 // ctx bounds Connect. It should bound the query too, as ctx of a QueryContext does: see
 // Service.Lease. Other errors are those of GetConnContext. They never wrap driver.ErrBadConn, since
@@ -57,15 +58,19 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return newConn(c, lease, s), nil
 }
 
-// mostResets is how many connections one call resets before it takes a new one as it is. Otherwise a
-// driver whose resets all fail would have it dial for ever.
-const mostResets = 3
+// A connection that is reset soon after its dial cannot have died of old age. After mostResets such
+// resets failed, Connect gives up. Otherwise a driver whose resets all fail would have it dial for
+// ever.
+const (
+	mostResets = 3
+	young      = time.Second
+)
 
 // lease leases a connection that is ready for its user.
 func (c *Connector) lease(
 	ctx context.Context, options pooly.LeaseOptions,
 ) (*pooly.Conn, *session, error) {
-	for try := 1; ; try++ {
+	for failed := 0; ; {
 		lease, err := c.service.Lease(ctx, options)
 		if err != nil {
 			return nil, nil, err
@@ -73,24 +78,28 @@ func (c *Connector) lease(
 		s, ok := lease.Interface().(*session)
 		if !ok {
 			_ = lease.End()
-			return nil, nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not connections of type %T",
+			return nil, nil, fmt.Errorf("%w: service %s: poolysql needs the driver of NewDriver, not a %T",
 				pooly.ErrInvalidArg, c.service.Name(), lease.Interface())
 		}
 		if !s.phase.CompareAndSwap(idle, leased) {
 			_ = lease.End()
 			return nil, nil, errClosed
 		}
-		fresh := !s.used && (!s.waited || try > mostResets)
-		if fresh {
+		if !s.used && !s.waited {
 			return lease, s, nil
 		}
+		unused := !s.used
 		err = reset(ctx, lease, s)
 		if err == nil {
 			return lease, s, nil
 		}
-		if ctx.Err() != nil || !fatal(err) {
+		if unused && time.Since(s.dialed) < young {
+			failed++
+		}
+		if ctx.Err() != nil || !fatal(err) || failed == mostResets {
 			return nil, nil, fmt.Errorf("poolysql: reset a connection to %s: %w", lease.Address(), err)
 		}
+		options.Avoid = append(slices.Clip(options.Avoid), lease.Address())
 	}
 }
 
@@ -126,8 +135,11 @@ type serviceDriver struct{}
 
 // Open implements driver.Driver. It always fails.
 func (serviceDriver) Open(string) (driver.Conn, error) {
-	return nil, errors.New("poolysql: a data source name names one host; use poolysql.Open with a service")
+	return nil, errOneHost
 }
+
+var errOneHost = errors.New(
+	"poolysql: a data source name names one host; use poolysql.Open with a service")
 
 // final returns err such that database/sql does not call Connect again.
 func final(err error) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/internal/sockpeek"
@@ -71,6 +72,7 @@ type session struct {
 	socket     sockpeek.Checker // nil: not examined
 	statements statements
 	direct     bool // it runs queries without a prepared statement
+	dialed     time.Time
 	used       bool // it has served a lease
 	waited     bool // it was idle, perhaps for an instant
 	broken     bool // a lease ended such that it must not be asked anything more
@@ -101,7 +103,12 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 	if inner == nil {
 		return nil, errNoConn
 	}
-	s := &session{inner: inner, direct: isDirect(inner), statements: statements{most: d.maxStatements}}
+	s := &session{
+		inner:      inner,
+		dialed:     time.Now(),
+		direct:     isDirect(inner),
+		statements: statements{most: d.maxStatements},
+	}
 	if d.netConn != nil {
 		if s.netConn = d.netConn(inner); s.netConn != nil {
 			s.socket = sockpeek.Of(s.netConn)
@@ -111,8 +118,9 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 }
 
 var (
-	errNoConnector = errors.New("the function given to NewDriver returned neither a connector nor an error")
-	errNoConn      = errors.New("the connector returned neither a connection nor an error")
+	errNoConnector = errors.New(
+		"the function given to NewDriver returned neither a connector nor an error")
+	errNoConn = errors.New("the connector returned neither a connection nor an error")
 )
 
 // Close implements pooly.Driver. It also closes the statements that the connection has kept.

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,7 @@ func TestARollbackThatFailsAfterTheContextRatesNothing(t *testing.T) {
 			cancel()
 		}
 		require.Zero(t, statsOf(s, "a").Ejections)
+		require.GreaterOrEqual(t, statsOf(s, "a").Score, 0.5)
 		require.Zero(t, s.Stats().Open)
 		requireIdle(t, s)
 	})
@@ -305,6 +307,8 @@ func TestManyDeadConnectionsCostNoQuery(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(k, "a", "b")
 			db, s := open(t, w, func(c *pooly.ServiceConfig, _ *poolysql.Driver) {
+				c.BanditStrategy = alwaysFirst{}
+				c.MaxConns = 20
 				c.ConsecutiveFailures = -1 // so that the host is not ejected for them
 			})
 			var held []*sql.Conn
@@ -335,6 +339,57 @@ func TestManyDeadConnectionsCostNoQuery(t *testing.T) {
 			requireIdle(t, s)
 		})
 	}
+}
+
+// alwaysFirst chooses the first host.
+type alwaysFirst struct{}
+
+func (alwaysFirst) NewPicker([]pooly.Arm) pooly.Picker { return alwaysFirst{} }
+func (alwaysFirst) Pick(*rand.Rand) int                { return 0 }
+
+// What the dead connection had prepared must not be kept by the one that took its place.
+func TestStatementsOfADeadConnectionAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(bare, "a", "b")
+		db, s := open(t, w, nil)
+		prepare := func() (one, two *sql.Stmt, c *sql.Conn) {
+			c, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			one, err = c.PrepareContext(t.Context(), "one")
+			require.NoError(t, err)
+			two, err = c.PrepareContext(t.Context(), "two")
+			require.NoError(t, err)
+			return one, two, c
+		}
+		for range 2 {
+			_, _, c := prepare()
+			require.NoError(t, c.Close())
+		}
+		w.die("a")
+		for range 2 { // one of them on the dead host
+			one, two, c := prepare()
+			_, err := one.Exec()
+			require.NoError(t, err)
+			require.NoError(t, two.Close())
+			require.NoError(t, one.Close())
+			require.NoError(t, c.Close())
+		}
+		require.NoError(t, s.Close())
+		require.Zero(t, w.openConns())
+	})
+}
+
+func TestAnInvalidConnectionIsClosedAtOnce(t *testing.T) {
+	w := newWorld(full, "a")
+	db, s := open(t, w, nil)
+	c, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	_, err = c.ExecContext(t.Context(), "insert")
+	require.NoError(t, err)
+	w.lock(func() { w.hosts["a"].open[0].invalid = true })
+	require.NoError(t, c.Close())
+	require.Zero(t, s.Stats().Open)
+	require.Zero(t, w.openConns())
 }
 
 func TestATxUsesAStmtOfTheDB(t *testing.T) {
@@ -588,16 +643,35 @@ func TestAResetThatFailsIsNotHandedOut(t *testing.T) {
 		_, err := hostOf(t.Context(), db)
 		require.NoError(t, err)
 
-		w.hosts["a"].reset = func(context.Context, *fakeConn) error { return driver.ErrBadConn }
+		dead := w.hosts["a"].open[0]
+		w.hosts["a"].reset = func(_ context.Context, c *fakeConn) error {
+			if c == dead {
+				return driver.ErrBadConn
+			}
+			return nil
+		}
 		_, err = hostOf(t.Context(), db)
 		require.NoError(t, err, "on a new connection")
-		require.LessOrEqual(t, s.Stats().Dials, uint64(5), "and not after one reset after the other")
+		require.EqualValues(t, 2, s.Stats().Dials)
+
+		w.hosts["a"].reset = func(context.Context, *fakeConn) error { return driver.ErrBadConn }
+		_, err = hostOf(t.Context(), db)
+		if err != nil { // the new connection may go straight to the query, which needs no reset
+			require.NotErrorIs(t, err, driver.ErrBadConn, "or database/sql would have all that three times")
+		}
+		require.LessOrEqual(t, s.Stats().Dials, uint64(6), "a driver whose resets all fail does not dial for ever")
+
+		w.hosts["a"].reset = nil
+		_, err = hostOf(t.Context(), db)
+		require.NoError(t, err)
 
 		errReset := errors.New("fake: discard all")
+		dials := s.Stats().Dials
 		w.hosts["a"].reset = func(context.Context, *fakeConn) error { return errReset }
 		_, err = hostOf(t.Context(), db)
 		require.ErrorIs(t, err, errReset, "it is not the network, so another would fail alike")
 		require.ErrorContains(t, err, "reset a connection to a")
+		require.Equal(t, dials, s.Stats().Dials)
 		require.Zero(t, s.Stats().Open)
 		require.Zero(t, statsOf(s, "a").Ejections)
 

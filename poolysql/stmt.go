@@ -74,14 +74,13 @@ var (
 
 // newStmt returns what database/sql gets for an inner statement.
 func newStmt(c *conn, query string, inner driver.Stmt) driver.Stmt {
-	s := stmt{conn: c, session: c.session, statement: statement{query, inner}}
+	s := new(convertingStmt)
+	s.stmt = stmt{conn: c, session: c.session, statement: statement{query, inner}}
+	c.prepared = append(c.prepared, &s.stmt)
 	if _, ok := inner.(columnConverter); ok {
-		converting := &convertingStmt{s}
-		c.prepared = append(c.prepared, &converting.stmt)
-		return converting
+		return s
 	}
-	c.prepared = append(c.prepared, &s)
-	return &s
+	return &s.stmt
 }
 
 // Close keeps the inner statement for the next that has the same query.
