@@ -39,7 +39,7 @@ func newService(addresses ...string) *pooly.Service {
 	return s
 }
 
-// newClient returns a client like any other. The host of its URLs is what the servers see.
+// newClient returns a client like any other. Its URLs name the service, and the servers see that as Host.
 func newClient(s *pooly.Service) *http.Client {
 	return &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: 5 * time.Second}
 }
@@ -65,7 +65,7 @@ func run(w io.Writer, addresses ...string) error {
 	client := newClient(s)
 
 	err := demo.Load(5000, servers.StopOne, func() error {
-		_, err := get(client, "http://web.internal/")
+		_, err := get(client, "http://web/")
 		return err
 	})
 	demo.Report(w, s)
