@@ -44,6 +44,21 @@ var edits = []edit{
 			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.Idle(t)[\"|\"+scheme+\"|\"+addr]\n\t}\n",
 	},
 	{
+		"export_test.go", "func (t *Transport) IdleConnStrsForTesting() []string {\n",
+		"func (t *Transport) IdleConnStrsForTesting() []string {\n" +
+			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.idleStrings(t)\n\t}\n",
+	},
+	{
+		"export_test.go", "func (t *Transport) IdleConnStrsForTesting_h2() []string {\n",
+		"func (t *Transport) IdleConnStrsForTesting_h2() []string {\n" +
+			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.idleStrings(t)\n\t}\n",
+	},
+	{
+		"export_test.go", "SetRoundTripRetried   = hookSetter(&testHookRoundTripRetried)",
+		"SetRoundTripRetried = func(f func()) {\n\t\twatchesRetries = f != nil\n" +
+			"\t\thookSetter(&testHookRoundTripRetried)(f)\n\t}",
+	},
+	{
 		"export_test.go", "func (t *Transport) NumPendingRequestsForTesting() int {\n",
 		"func (t *Transport) NumPendingRequestsForTesting() int {\n" +
 			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.Pending(t)\n\t}\n",

@@ -1,5 +1,10 @@
 package http
 
+import (
+	"fmt"
+	"slices"
+)
+
 // PoolyHooks divert what a Transport does to another implementation.
 type PoolyHooks struct {
 	// RoundTrip sends a request to the address, host:port, that its URL names. "" means that the
@@ -35,4 +40,27 @@ func (t *Transport) hookedRoundTrip(req *Request) (*Response, error) {
 	}
 	testHookEnterRoundTrip()
 	return poolyHooks.RoundTrip(t, address, req)
+}
+
+// idleStrings returns a string for each idle connection.
+func (h *PoolyHooks) idleStrings(t *Transport) (idle []string) {
+	for key, n := range h.Idle(t) {
+		for i := range n {
+			idle = append(idle, fmt.Sprintf("%s#%d", key, i))
+		}
+	}
+	slices.Sort(idle)
+	return idle
+}
+
+// WatchesRetries reports whether the test wants Retried to be called.
+func WatchesRetries() bool {
+	return watchesRetries
+}
+
+var watchesRetries bool
+
+// Retried tells the test that a request is sent again.
+func Retried() {
+	testHookRoundTripRetried()
 }

@@ -1,10 +1,12 @@
 package http_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"testing"
@@ -22,6 +24,16 @@ type serviceKey struct {
 	transport *http.Transport
 	scheme    string
 	address   string
+	settings
+}
+
+// settings are what tests change of a Transport that they have used. A poolyhttp.Driver copies its
+// Transport, so that it needs another one then.
+type settings struct {
+	tls               *tls.Config
+	disableKeepAlives bool
+	idleConnTimeout   time.Duration
+	maxConnsPerHost   int
 }
 
 type hostService struct {
@@ -61,7 +73,22 @@ func poolyRoundTrip(t *http.Transport, address string, req *http.Request) (*http
 	if req.URL != nil {
 		scheme = req.URL.Scheme
 	}
-	return serviceFor(t, scheme, address).transport.RoundTrip(req)
+	s := serviceFor(t, scheme, address)
+	if !http.WatchesRetries() {
+		return s.transport.RoundTrip(req)
+	}
+	sends := 0
+	resp, err := s.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GetConn: func(string) {
+			if sends++; sends > 1 {
+				http.Retried()
+			}
+		},
+	})))
+	if resp != nil {
+		resp.Request = req
+	}
+	return resp, err
 }
 
 func serviceFor(t *http.Transport, scheme, address string) *hostService {
@@ -70,7 +97,9 @@ func serviceFor(t *http.Transport, scheme, address string) *hostService {
 	}
 	servicesMu.Lock()
 	defer servicesMu.Unlock()
-	key := serviceKey{t, scheme, address}
+	key := serviceKey{t, scheme, address, settings{
+		t.TLSClientConfig, t.DisableKeepAlives, t.IdleConnTimeout, t.MaxConnsPerHost,
+	}}
 	if s := services[key]; s != nil {
 		return s
 	}
@@ -80,7 +109,8 @@ func serviceFor(t *http.Transport, scheme, address string) *hostService {
 			MaxConns:        t.MaxConnsPerHost,
 			ConnIdleTimeout: t.IdleConnTimeout,
 		},
-		PrespawnConns: -1, // http.Transport dials only for requests
+		PrespawnConns: -1, // http.Transport dials only for requests,
+		GetAttempts:   1,  // and only once
 		CloseDeadline: 100 * time.Millisecond,
 		Logger:        slog.New(slog.DiscardHandler),
 	})
