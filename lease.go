@@ -194,7 +194,9 @@ func (c *Conn) rate(o outcome, elapsed, now time.Duration) bool {
 	return ok
 }
 
-func (h *host) rateExchange(l *Conn, o outcome, elapsed, now time.Duration) (after func(), ok bool) {
+func (h *host) rateExchange(
+	l *Conn, o outcome, elapsed, now time.Duration,
+) (after func(), ok bool) {
 	h.mu.Lock()
 	defer h.unlock()
 	c := l.conn

@@ -1,5 +1,7 @@
 package poolyhttp
 
+//lint:file-ignore SA1019 http.Client.Timeout uses the deprecated Request.Cancel.
+
 import (
 	"bytes"
 	"context"
@@ -78,9 +80,9 @@ func (x *exchange) conclude(err error) {
 	if x.ended.Swap(true) {
 		return
 	}
-	if ended, late := x.contextEnded(); err != nil && late {
-		err = context.DeadlineExceeded
-	} else if ended {
+	if ended := x.ctx.Err(); err != nil && ended == context.DeadlineExceeded {
+		err = ended
+	} else if ended != nil {
 		err = nil // the client's own wish
 	}
 	if err != nil && !isMisuse(err) {
@@ -120,6 +122,15 @@ func (b *upgradedBody) Close() error {
 	return err
 }
 
+// CloseWrite closes the connection's end of writing, if net/http's body can. httputil.ReverseProxy
+// uses it.
+func (b *upgradedBody) CloseWrite() error {
+	if c, ok := b.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return fmt.Errorf("CloseWrite: %w", http.ErrNotSupported)
+}
+
 // sendable returns the request to send: with the given context, and with a body that notes its
 // errors, which are not the host's fault. body is nil if the request's own body is sent.
 func sendable(ctx context.Context, req *http.Request) (sent *http.Request, body *requestBody) {
@@ -128,7 +139,7 @@ func sendable(ctx context.Context, req *http.Request) (sent *http.Request, body 
 		return req, nil
 	}
 	sent = req.WithContext(ctx) // a copy
-	sent.Cancel = nil           //nolint:staticcheck // ctx ends with it
+	sent.Cancel = nil
 	if wrap {
 		body = &requestBody{ReadCloser: req.Body, length: req.ContentLength}
 		sent.Body = body
@@ -154,7 +165,7 @@ func cannotFail(req *http.Request) bool {
 	if t := v.Type(); t != nopCloser[0] && t != nopCloser[1] {
 		return false
 	}
-	length := -1
+	length := 0
 	switch r := v.Field(0).Interface().(type) {
 	case *bytes.Reader:
 		length = r.Len()
@@ -162,6 +173,8 @@ func cannotFail(req *http.Request) bool {
 		length = r.Len()
 	case *strings.Reader:
 		length = r.Len()
+	default:
+		return false
 	}
 	return int64(length) == req.ContentLength
 }

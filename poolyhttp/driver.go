@@ -1,5 +1,7 @@
 package poolyhttp
 
+//lint:file-ignore SA1019 Transports that set the deprecated Dial and DialTLS work as with net/http.
+
 import (
 	"context"
 	"errors"
@@ -77,7 +79,8 @@ const DefaultMaxConns = 10_000
 // otherwise a connection that died silently is found out only when a request times out.
 func NewDriver(scheme string, transport *http.Transport) *Driver {
 	if scheme != "http" && scheme != "https" {
-		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https", pooly.ErrInvalidArg, scheme))
+		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https",
+			pooly.ErrInvalidArg, scheme))
 	}
 	if transport == nil {
 		transport = &http.Transport{ForceAttemptHTTP2: true}
@@ -96,7 +99,8 @@ func NewDriver(scheme string, transport *http.Transport) *Driver {
 	d.upgrades.Protocols = new(http.Protocols)
 	d.upgrades.Protocols.SetHTTP1(true)
 	if tls := d.upgrades.TLSClientConfig; tls != nil {
-		tls.NextProtos = slices.DeleteFunc(slices.Clone(tls.NextProtos), func(p string) bool { return p == "h2" })
+		tls.NextProtos = slices.Clone(tls.NextProtos) // the original still needs its own
+		tls.NextProtos = slices.DeleteFunc(tls.NextProtos, func(p string) bool { return p == "h2" })
 	}
 	return d
 }
@@ -105,7 +109,7 @@ func NewDriver(scheme string, transport *http.Transport) *Driver {
 func adapt(given *http.Transport) *http.Transport {
 	// The custom dial functions below would turn off HTTP/2 for a transport that has it by default.
 	usual := given.TLSClientConfig == nil && given.DialContext == nil && given.DialTLSContext == nil &&
-		given.Dial == nil && given.DialTLS == nil //nolint:staticcheck // deprecated, but used
+		given.Dial == nil && given.DialTLS == nil
 	offered := given.TLSClientConfig != nil && slices.Contains(given.TLSClientConfig.NextProtos, "h2")
 	t := given.Clone()
 	if t.Protocols == nil && t.TLSNextProto == nil && (usual || offered) {
@@ -117,9 +121,11 @@ func adapt(given *http.Transport) *http.Transport {
 	// Connections of NewClientConn are not counted when they are made, but when they are closed.
 	t.MaxConnsPerHost = 0
 	dial := t.DialContext
-	switch legacy := t.Dial; { //nolint:staticcheck // deprecated, but used
+	switch legacy := t.Dial; {
 	case dial == nil && legacy != nil:
-		dial = func(_ context.Context, network, address string) (net.Conn, error) { return legacy(network, address) }
+		dial = func(_ context.Context, network, address string) (net.Conn, error) {
+			return legacy(network, address)
+		}
 	case dial == nil:
 		dial = new(net.Dialer).DialContext
 	}
@@ -133,7 +139,9 @@ func adapt(given *http.Transport) *http.Transport {
 // socketKey is the key of a *net.Conn in the context of a dial, for the socket that it makes.
 type socketKey struct{}
 
-func tellSocket(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func tellSocket(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if socket, ok := ctx.Value(socketKey{}).(*net.Conn); ok && err == nil {
@@ -176,7 +184,8 @@ func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, erro
 		}
 	}
 	c := &conn{driver: d, address: address, places: 1}
-	cc, err := d.transport.NewClientConn(context.WithValue(ctx, socketKey{}, &c.socket), d.scheme, address)
+	ctx = context.WithValue(ctx, socketKey{}, &c.socket)
+	cc, err := d.transport.NewClientConn(ctx, d.scheme, address)
 	if err != nil {
 		return nil, err
 	}

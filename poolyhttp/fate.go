@@ -12,30 +12,33 @@ import (
 type fate int
 
 const (
-	answered  fate = iota // it must not be sent again
+	final     fate = iota // it must not be sent again
+	unsent                // the connection was dead, and nothing has touched the request
 	untouched             // the server has certainly not looked at it
 	cutOff                // a kept connection broke before an answer began: servers close them at will
 	broken                // a new connection broke before an answer began
 )
 
 // judge returns what became of a request that failed with err, and whether the host is to blame.
-// It follows net/http: shouldRetryRequest of persistConn, and canRetryError of HTTP/2. net/http does
-// not export the errors that these look at, so judge knows them by their type or text. If one
+// It follows net/http: shouldRetryRequest of persistConn, and canRetryError of HTTP/2. net/http
+// does not export the errors that these look at, so judge knows them by their type or text. If one
 // changes, requests fail that might be sent again, and none is sent again that must not be.
 func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	dead := new(deadError)
 	stream := new(streamError)
-	broke := cutOff
-	if x.fresh {
+	fresh, broke := x.fresh && !x.conn.used.Load(), cutOff
+	if fresh {
 		broke = broken
 	}
 	switch text := err.Error(); {
 	case body != nil && body.wrong.Load(), isMisuse(err):
-		return answered, false
-	case errors.As(err, &dead), isNothingWritten(err):
-		return untouched, x.fresh || x.upgrade != nil
+		return final, false
+	case errors.As(err, &dead):
+		return unsent, fresh || dead.dialled
+	case isNothingWritten(err):
+		return untouched, fresh
 	case text == "http: server closed idle connection":
-		return broke, x.fresh
+		return broke, fresh
 	case isOfType(err, "transportReadFromServerError"): // instead of the first byte
 		return broke, true
 	case text == "http2: client conn not usable",
@@ -46,12 +49,12 @@ func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	case errors.As(err, stream) && stream.Code == refusedStream:
 		// A server that closes the connection in good order refuses streams too.
 		return untouched, x.conn.Available() > 0
-	case stream.Code == protocolError && stream.Cause != nil && stream.Cause.Error() == "received from peer":
+	case stream.Code == protocolError && strings.HasSuffix(text, "received from peer"):
 		return untouched, true // golang.org/issue/47635
 	case x.conn.shared && x.conn.Err() != nil && x.upgrade == nil:
 		return broke, true
 	}
-	return answered, true
+	return final, true
 }
 
 // streamError has the fields of net/http's error of an HTTP/2 stream, which errors.As copies into
@@ -154,21 +157,25 @@ func replayable(req *http.Request) bool {
 	return key || xKey
 }
 
-// rewound returns a request that was sent, with its body from the beginning. It reports false if
-// the body cannot be had again.
-func rewound(req *http.Request) (again *http.Request, ok bool) {
-	if req.Body == nil || req.Body == http.NoBody {
+// again returns the request to send after one that failed. It reports false if it must not be sent
+// again. broke says that it broke a new connection before.
+func again(req *http.Request, f fate, broke bool) (next *http.Request, ok bool) {
+	switch {
+	case f == unsent:
 		return req, true
-	}
-	if req.GetBody == nil {
+	case f == final, f == broken && broke, f != untouched && !replayable(req):
+		return nil, false
+	case req.Body == nil || req.Body == http.NoBody:
+		return req, true
+	case req.GetBody == nil:
 		return nil, false
 	}
 	body, err := req.GetBody()
 	if err != nil {
 		return nil, false
 	}
-	again = new(http.Request)
-	*again = *req
-	again.Body = body
-	return again, true
+	next = new(http.Request)
+	*next = *req
+	next.Body = body
+	return next, true
 }

@@ -49,7 +49,8 @@ func (t *Transport) outcome(e Exchange) (o pooly.Outcome, ok bool) {
 	if math.IsNaN(score) {
 		score = pooly.HostDown
 	}
-	o = pooly.Outcome{Score: min(max(score, pooly.HostDown), pooly.HostUp), Err: e.Err, Elapsed: e.Elapsed}
+	score = min(max(score, pooly.HostDown), pooly.HostUp)
+	o = pooly.Outcome{Score: score, Err: e.Err, Elapsed: e.Elapsed}
 	if e.Err == nil && o.Score == pooly.HostDown {
 		o.Err = fmt.Errorf("poolyhttp: answered %s", e.Response.Status)
 	}

@@ -12,17 +12,17 @@ import (
 )
 
 // send sends one request to one host, over a leased connection. It ends the lease: with its error,
-// or with the answer's body. With an error it also says what the host did with the request, and the
-// request's body is closed. done is called when an answer has ended.
+// or with the answer's body, when it also calls done. With an error it says what became of the
+// request. The request's body is then closed, unless the request is unsent.
 func (t *Transport) send(
 	ctx context.Context, done func(), req *http.Request, lease *pooly.Conn,
-) (*http.Response, error, fate) {
+) (*http.Response, fate, error) {
 	c, ok := lease.Interface().(*conn)
 	if !ok {
 		_ = lease.End()
 		closeBody(req)
-		return nil, fmt.Errorf("%w: service %s: %T is no connection of poolyhttp.Driver", pooly.ErrInvalidArg,
-			t.service.Name(), lease.Interface()), answered
+		return nil, final, fmt.Errorf("%w: service %s: %T is no connection of poolyhttp.Driver",
+			pooly.ErrInvalidArg, t.service.Name(), lease.Interface())
 	}
 	x := &exchange{transport: t, lease: lease, conn: c, ctx: ctx, done: done, fresh: !c.used.Load()}
 	returned := false
@@ -30,6 +30,7 @@ func (t *Transport) send(
 		if !returned { // a hook of the user's panics or ends the goroutine
 			_ = lease.CloseOnRelease()
 			x.end()
+			done()
 		}
 	}()
 	sent, body := sendable(ctx, req)
@@ -38,11 +39,14 @@ func (t *Transport) send(
 	x.elapsed = c.driver.now() - x.began
 	returned = true
 	if err != nil {
-		closeBody(sent)
-		return x.fail(req, body, err)
+		f, err := x.fail(req, body, err)
+		if f != unsent {
+			closeBody(sent)
+		}
+		return nil, f, err
 	}
 	x.answer(req, resp)
-	return resp, nil, answered
+	return resp, final, nil
 }
 
 // exchange is a request that was sent to a host. It is also the answer's body.
@@ -64,14 +68,14 @@ type exchange struct {
 // only keeps the place of a connection that the upgrade gets.
 func (x *exchange) roundTrip(req *http.Request) (*http.Response, error) {
 	if err := x.conn.Err(); err != nil {
-		return nil, &deadError{err}
+		return nil, &deadError{err: err}
 	}
 	if !x.conn.shared || !asksForUpgrade(req.Header) || !x.conn.driver.speaksHTTP1() {
 		return x.conn.RoundTrip(req)
 	}
 	cc, err := x.conn.driver.dialHTTP1(x.ctx, x.lease.Address())
 	if err != nil {
-		return nil, &deadError{err}
+		return nil, &deadError{err: err, dialled: true}
 	}
 	x.upgrade = cc
 	return cc.RoundTrip(req)
@@ -89,17 +93,12 @@ func asksForUpgrade(h http.Header) bool {
 }
 
 // fail rates the host by an error, and ends the exchange.
-func (x *exchange) fail(req *http.Request, body *requestBody, err error) (*http.Response, error, fate) {
+func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, error) {
 	defer x.end()
-	f, blame := answered, false
-	cause := err
-	if ended, late := x.contextEnded(); ended {
-		if err = context.Cause(x.ctx); late {
-			cause, blame = context.DeadlineExceeded, true
-		}
-		if late && err == errCancelled {
-			err = cause
-		}
+	f, blame, cause := final, false, err
+	if ended := x.ctx.Err(); ended != nil {
+		// The context's cause may be any error of the user's.
+		err, cause, blame = context.Cause(x.ctx), ended, ended == context.DeadlineExceeded
 	} else {
 		f, blame = x.judge(body, err)
 		err = plainError(err)
@@ -113,21 +112,10 @@ func (x *exchange) fail(req *http.Request, body *requestBody, err error) (*http.
 			_ = x.lease.Rate(o)
 		}
 	}
-	return nil, err, f
+	return f, err
 }
 
-// contextEnded reports whether the request's context has ended, and whether its deadline did that.
-// http.Client.Timeout sets a deadline, and closes Request.Cancel when it passes. Either may end the
-// context first.
-func (x *exchange) contextEnded() (ended, late bool) {
-	if x.ctx.Err() == nil {
-		return false, false
-	}
-	at, ok := x.ctx.Deadline()
-	return true, ok && !time.Now().Before(at)
-}
-
-// timedOut has no more requests use an HTTP/2 connection on which nothing was answered since this
+// timedOut has no more requests use an HTTP/2 connection on which nothing was final since this
 // one was sent. It may have died silently, and waiting would tell only after minutes.
 func (x *exchange) timedOut() {
 	if x.conn.shared && time.Duration(x.conn.heardAt.Load()) < x.began {
@@ -140,7 +128,8 @@ func (x *exchange) answer(req *http.Request, resp *http.Response) {
 	now := int64(x.conn.driver.now())
 	x.conn.used.Store(true)
 	x.conn.heardAt.Store(now)
-	x.outcome, x.rates = x.transport.outcome(Exchange{Request: req, Response: resp, Elapsed: x.elapsed})
+	e := Exchange{Request: req, Response: resp, Elapsed: x.elapsed}
+	x.outcome, x.rates = x.transport.outcome(e)
 	upgraded, writes := resp.Body.(io.ReadWriteCloser)
 	switch {
 	case resp.StatusCode == http.StatusSwitchingProtocols && writes:
@@ -179,7 +168,10 @@ func (x *exchange) end() {
 }
 
 // deadError says that a connection was unfit before a request was sent on it.
-type deadError struct{ err error }
+type deadError struct {
+	err     error
+	dialled bool // for the request
+}
 
 func (e *deadError) Error() string { return e.err.Error() }
 func (e *deadError) Unwrap() error { return e.err }

@@ -1,5 +1,7 @@
 package poolyhttp
 
+//lint:file-ignore SA1019 http.Client.Timeout uses the deprecated Request.Cancel.
+
 import (
 	"context"
 	"errors"
@@ -53,8 +55,8 @@ import (
 //     body must be as above. If the connection was new, this happens once at most.
 //
 // A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
-// charged, except for the first time if the server has not looked at the request. Requests that time out or are cancelled are not sent
-// again, and neither are answered ones, whatever the status.
+// charged, except for the first time if the server has not looked at the request. Requests that
+// time out or are cancelled are not sent again, and neither are answered ones, whatever the status.
 type Transport struct {
 	service  *pooly.Service
 	driver   *Driver
@@ -153,7 +155,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // sendUntilAnswered sends a request until it is answered or must not be sent again. done is called
 // when the answer has ended.
-func (t *Transport) sendUntilAnswered(ctx context.Context, done func(), req *http.Request) (*http.Response, error) {
+func (t *Transport) sendUntilAnswered(
+	ctx context.Context, done func(), req *http.Request,
+) (*http.Response, error) {
 	var options pooly.LeaseOptions
 	var cause error // why it was not answered before
 	broke := false
@@ -163,26 +167,30 @@ func (t *Transport) sendUntilAnswered(ctx context.Context, done func(), req *htt
 			closeBody(req)
 			return nil, explain(err, cause)
 		}
-		resp, err, fate := t.send(ctx, done, req, lease)
+		resp, f, err := t.send(ctx, done, req, lease)
 		if err == nil {
 			return resp, nil
 		}
-		again := fate == untouched || (fate == cutOff || fate == broken && !broke) && replayable(req)
-		if !again || sends == mostSends || ctx.Err() != nil {
-			return nil, err
+		next, ok := req, false
+		if sends < mostSends && ctx.Err() == nil {
+			next, ok = again(req, f, broke)
 		}
-		next, ok := rewound(req)
 		if !ok {
+			if f == unsent {
+				closeBody(req)
+			}
 			return nil, err
 		}
-		req, cause, broke = next, err, broke || fate == broken
+		req, cause, broke = next, err, broke || f == broken
 		options.Avoid = append(options.Avoid, lease.Address())
-		options.Retry = fate != untouched || sends > 1
+		options.Retry = sends > 1 || f == cutOff || f == broken
 	}
 }
 
 // lease leases a connection for a request, and tells its trace.
-func (t *Transport) lease(ctx context.Context, req *http.Request, options pooly.LeaseOptions) (*pooly.Conn, error) {
+func (t *Transport) lease(
+	ctx context.Context, req *http.Request, options pooly.LeaseOptions,
+) (*pooly.Conn, error) {
 	trace := httptrace.ContextClientTrace(ctx)
 	if trace != nil && trace.GetConn != nil {
 		trace.GetConn(t.withPort(req.URL))
@@ -213,6 +221,8 @@ func (t *Transport) check(req *http.Request) error {
 		return errors.New("poolyhttp: nil Request.URL")
 	case req.Header == nil:
 		return errors.New("poolyhttp: nil Request.Header")
+	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
+		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
 	case !t.owns(req.URL):
 		return fmt.Errorf("%w %s: %q; see Options.Hosts and Options.Fallback",
 			ErrForeignHost, t.service.Name(), req.URL.Host)
@@ -221,6 +231,10 @@ func (t *Transport) check(req *http.Request) error {
 			ErrScheme, t.service.Name(), t.driver.scheme, req.URL.Scheme)
 	}
 	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // owns reports whether a URL belongs to the service.
@@ -253,13 +267,17 @@ var errCancelled = errors.New("net/http: request canceled") // as http.Transport
 // contextOf returns a request's context, which also ends with its Cancel channel. done frees what
 // that needs, and also ends the context then.
 func contextOf(req *http.Request) (ctx context.Context, done func()) {
-	if req.Cancel == nil { //nolint:staticcheck // deprecated, but http.Client uses it
+	if req.Cancel == nil {
 		return req.Context(), func() {}
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	go func() {
 		select {
-		case <-req.Cancel: //nolint:staticcheck // see above
+		case <-req.Cancel:
+			// http.Client.Timeout sets a deadline, and closes Cancel when it passes.
+			if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+				<-ctx.Done()
+			}
 			cancel(errCancelled)
 		case <-ctx.Done():
 		}

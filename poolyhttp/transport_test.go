@@ -427,6 +427,7 @@ func TestHTTPUpgradedConnectionIsTheClients(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 101, resp.StatusCode)
 	rw := resp.Body.(io.ReadWriteCloser)
+	require.Implements(t, (*interface{ CloseWrite() error })(nil), rw, "httputil.ReverseProxy uses it")
 	_, err = rw.Write([]byte("ping"))
 	require.NoError(t, err)
 	got := make([]byte, 4)
