@@ -20,7 +20,7 @@ var edits = []edit{
 	{"roundtrip.go", "return t.roundTrip(req)", "return t.hookedRoundTrip(req)"},
 
 	// A Client must see a RoundTripper that is not net/http's own.
-	{"client.go", "\tcase *Transport:\n", "\tcase *Transport:\n\t\tif poolyHooks != nil {\n\t\t\treturn false\n\t\t}\n"},
+	{"client.go", "\tcase *Transport:\n", "\tcase *Transport:\n\t\tif foreign {\n\t\t\treturn false\n\t\t}\n"},
 	{
 		"transport.go", "func (t *Transport) CloseIdleConnections() {\n",
 		"func (t *Transport) CloseIdleConnections() {\n" +

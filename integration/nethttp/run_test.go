@@ -49,7 +49,7 @@ const silence = 10 * time.Second
 // variant runs a test binary of net/http.
 type variant struct {
 	binary, dir string
-	pooly       bool     // over pooly, or over http.Transport
+	over        string   // what serves an http.Transport: "", itself; "foreign", itself, but its clients do not know; "pooly"
 	skip        []string // tests and subtests that are not run
 }
 
@@ -81,15 +81,12 @@ func (v variant) runOnce(r *results, tests []string) error {
 		cmd.Args = append(cmd.Args, "-test.skip="+skip)
 	}
 	cmd.Dir = v.dir
-	cmd.Env = append(os.Environ(), "POOLY_STDIN=1")
+	cmd.Env = append(os.Environ(), "POOLY_STDIN=1", "POOLY_NETHTTP="+v.over)
 	alive, err := cmd.StdinPipe() // closed when this process ends
 	if err != nil {
 		return err
 	}
 	defer alive.Close()
-	if v.pooly {
-		cmd.Env = append(cmd.Env, "POOLY_NETHTTP=1")
-	}
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
 	if err = cmd.Start(); err != nil {

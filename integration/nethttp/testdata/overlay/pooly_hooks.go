@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// PoolyHooks divert what a Transport does to another implementation.
+// PoolyHooks divert what a Transport does to another implementation. If the functions are nil, the
+// Transport serves itself, but an http.Client takes it for another implementation.
 type PoolyHooks struct {
 	// RoundTrip sends a request to the address, host:port, that its URL names. "" means that the
 	// URL names none.
@@ -18,11 +19,18 @@ type PoolyHooks struct {
 	Pending func(t *Transport) int
 }
 
-var poolyHooks *PoolyHooks // nil: a Transport serves itself
+// They are set before all requests.
+var (
+	foreign    bool
+	poolyHooks *PoolyHooks // nil: a Transport serves itself
+)
 
 // SetPoolyHooks must be called before any request.
 func SetPoolyHooks(h *PoolyHooks) {
-	poolyHooks = h
+	foreign = true
+	if h.RoundTrip != nil {
+		poolyHooks = h
+	}
 }
 
 func (t *Transport) hookedRoundTrip(req *Request) (*Response, error) {

@@ -51,20 +51,23 @@ var (
 // installPooly is called by TestMain.
 func installPooly() {
 	if os.Getenv("POOLY_STDIN") != "" {
+		os.Unsetenv("POOLY_STDIN") // it is not for processes that tests start
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			os.Exit(1) // the process that runs the tests has ended
 		}()
 	}
-	if os.Getenv("POOLY_NETHTTP") == "" {
-		return
+	switch os.Getenv("POOLY_NETHTTP") {
+	case "pooly":
+		http.SetPoolyHooks(&http.PoolyHooks{
+			RoundTrip:            poolyRoundTrip,
+			CloseIdleConnections: poolyCloseIdleConnections,
+			Idle:                 poolyIdle,
+			Pending:              poolyPending,
+		})
+	case "foreign":
+		http.SetPoolyHooks(&http.PoolyHooks{})
 	}
-	http.SetPoolyHooks(&http.PoolyHooks{
-		RoundTrip:            poolyRoundTrip,
-		CloseIdleConnections: poolyCloseIdleConnections,
-		Idle:                 poolyIdle,
-		Pending:              poolyPending,
-	})
 }
 
 func poolyRoundTrip(t *http.Transport, address string, req *http.Request) (*http.Response, error) {
