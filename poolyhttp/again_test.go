@@ -78,7 +78,8 @@ func TestARefusedStreamIsSentAgainWhateverItsMethod(t *testing.T) {
 		f.reset(stream, 7)
 	}))
 	serves := listen(t, serveFrames(func(f *frames, stream uint32) { f.answer(stream) }))
-	client, s := webService(t, poolyhttp.NewDriver("http", plainHTTP2()), pooly.ServiceConfig{}, refuses, serves)
+	config := pooly.ServiceConfig{BaseEjectionTime: time.Hour}
+	client, s := webService(t, poolyhttp.NewDriver("http", plainHTTP2()), config, refuses, serves)
 	for range 30 {
 		_, _, err := fetch(client, "POST", "http://web/", strings.NewReader("x"))
 		require.NoError(t, err)

@@ -27,7 +27,8 @@ import (
 
 func TestAHostThatAnswers500ToEverythingIsEjected(t *testing.T) {
 	bad := webServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-	client, s := webService(t, http1(), pooly.ServiceConfig{}, bad, webServer(t, func(http.ResponseWriter, *http.Request) {}))
+	config := pooly.ServiceConfig{BaseEjectionTime: time.Hour}
+	client, s := webService(t, http1(), config, bad, webServer(t, func(http.ResponseWriter, *http.Request) {}))
 	failed := 0
 	for range 50 {
 		status, _, err := fetch(client, "GET", "http://web/", nil)
@@ -84,7 +85,8 @@ func TestAHostThatBreaksOffEveryBodyIsEjected(t *testing.T) {
 		}
 	}
 	bad := listen(t, breaks)
-	client, s := webService(t, http1(), pooly.ServiceConfig{}, bad, webServer(t, func(http.ResponseWriter, *http.Request) {}))
+	config := pooly.ServiceConfig{BaseEjectionTime: time.Hour}
+	client, s := webService(t, http1(), config, bad, webServer(t, func(http.ResponseWriter, *http.Request) {}))
 	failed := 0
 	for range 50 {
 		if _, _, err := fetch(client, "GET", "http://web/", nil); err != nil {

@@ -42,6 +42,7 @@ func webService(t *testing.T, d *poolyhttp.Driver, config pooly.ServiceConfig, a
 	if config.PrespawnConns == 0 {
 		config.PrespawnConns = -1
 	}
+	config.DecayDuration = 100 * time.Hour // so that a test ends in the slot in which it began
 	s := pooly.NewService("web", &config)
 	t.Cleanup(func() { _ = s.Close() })
 	s.SetHosts(addresses...)
