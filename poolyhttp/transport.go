@@ -124,6 +124,7 @@ func (d *Driver) base() *Driver { return d }
 // CloseIdleConnections closes the service's idle connections, and those of Options.Fallback.
 // http.Client.CloseIdleConnections calls it.
 func (t *Transport) CloseIdleConnections() {
+	t.driver.stopSharingIdle() // they are closed in the background
 	t.service.CloseIdle()
 	if f, ok := t.fallback.(interface{ CloseIdleConnections() }); ok {
 		f.CloseIdleConnections()
@@ -142,6 +143,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		closeBody(req)
 		return nil, err
+	}
+	if req.Context().Err() != nil { // no pool is to blame: the plain error, as http.Transport's
+		closeBody(req)
+		return nil, context.Cause(req.Context())
 	}
 	ctx, done := contextOf(req)
 	resp, err := t.sendUntilAnswered(ctx, done, req)
@@ -221,6 +226,8 @@ func (t *Transport) check(req *http.Request) error {
 		return errors.New("poolyhttp: nil Request.URL")
 	case req.Header == nil:
 		return errors.New("poolyhttp: nil Request.Header")
+	case req.URL.Host == "":
+		return errors.New("http: no Host in request URL") // as http.Transport says it
 	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
 		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
 	case !t.owns(req.URL):
@@ -239,9 +246,6 @@ func hasControl(s string) bool {
 
 // owns reports whether a URL belongs to the service.
 func (t *Transport) owns(u *url.URL) bool {
-	if u.Host == "" {
-		return false
-	}
 	if t.hosts[u.Host] || t.service.Has(u.Host) {
 		return true
 	}
