@@ -226,6 +226,30 @@ func TestTimedOutAndCancelledRequestsAreSentOnce(t *testing.T) {
 	}
 }
 
+// Sending it again to the only host could go on forever, if the host dislikes the request.
+func TestAGETThatBreaksANewConnectionIsSentOnceIfThereIsNoOtherHost(t *testing.T) {
+	var died atomic.Int32
+	client, s := webService(t, http1(), pooly.ServiceConfig{}, listen(t, dying(&died)))
+	for range 3 {
+		_, _, err := fetch(client, "GET", "http://web/", nil)
+		require.ErrorIs(t, err, io.EOF)
+	}
+	require.EqualValues(t, 3, died.Load())
+	require.Zero(t, s.Stats().InUse)
+}
+
+func TestARequestWhoseContextHasEndedTakesNoConnection(t *testing.T) {
+	client, s := webService(t, http1(), pooly.ServiceConfig{}, closedPort(t))
+	cause := errors.New("the user left")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://web/", nil)
+	require.NoError(t, err)
+	_, err = client.Transport.RoundTrip(req)
+	require.Same(t, cause, err)
+	require.Zero(t, s.Stats().Dials)
+}
+
 func TestReplaysDoNotMultiplyTheLoadOfHostsThatAllFail(t *testing.T) {
 	var died atomic.Int32
 	serve := dying(&died)

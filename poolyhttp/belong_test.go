@@ -94,7 +94,7 @@ func TestWhichURLsBelongToAService(t *testing.T) {
 			req.URL.Host = tt.host
 			_, err = transport.RoundTrip(req)
 			if tt.ours {
-				require.ErrorIs(t, err, context.Canceled)
+				require.Equal(t, context.Canceled, err)
 			} else {
 				require.ErrorIs(t, err, poolyhttp.ErrForeignHost)
 			}

@@ -50,6 +50,9 @@ func (x *exchange) Read(p []byte) (int, error) {
 	case !x.rated.Load() && x.conn.driver.now() > x.began+x.elapsed+streamsAfter:
 		x.rate()
 	}
+	if err != nil && err != io.EOF && context.Cause(x.ctx) == errCancelled {
+		err = errCancelled // HTTP/2 says that the context was cancelled
+	}
 	return n, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,8 @@ import (
 //     REFUSED_STREAM says so. The body must be empty, or GetBody must return it again.
 //   - The connection breaks before the answer begins, and the request is replayable: its method is
 //     GET, HEAD, OPTIONS or TRACE, or it has an Idempotency-Key or X-Idempotency-Key header. The
-//     body must be as above. If the connection was new, this happens once at most.
+//     body must be as above. If the connection was new, which net/http does not forgive, this
+//     happens once at most, and only if there is another host.
 //
 // A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
 // charged, except for the first time if the server has not looked at the request. Requests that
@@ -144,10 +146,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	if req.Context().Err() != nil { // no pool is to blame: the plain error, as http.Transport's
-		closeBody(req)
-		return nil, context.Cause(req.Context())
-	}
 	ctx, done := contextOf(req)
 	resp, err := t.sendUntilAnswered(ctx, done, req)
 	if err != nil {
@@ -165,12 +163,23 @@ func (t *Transport) sendUntilAnswered(
 ) (*http.Response, error) {
 	var options pooly.LeaseOptions
 	var cause error // why it was not answered before
-	broke := false
+	last := final   // what became of it
+	broke := false  // it broke a new connection
+	if ctx.Err() != nil {
+		closeBody(req)
+		return nil, context.Cause(ctx)
+	}
 	for sends := 1; ; sends++ {
 		lease, err := t.lease(ctx, req, options)
 		if err != nil {
 			closeBody(req)
 			return nil, explain(err, cause)
+		}
+		if last == broken && slices.Contains(options.Avoid, lease.Address()) {
+			// There is no other host. net/http would not try again here either.
+			_ = lease.End()
+			closeBody(req)
+			return nil, cause
 		}
 		resp, f, err := t.send(ctx, done, req, lease)
 		if err == nil {
@@ -186,7 +195,7 @@ func (t *Transport) sendUntilAnswered(
 			}
 			return nil, err
 		}
-		req, cause, broke = next, err, broke || f == broken
+		req, cause, last, broke = next, err, f, broke || f == broken
 		options.Avoid = append(options.Avoid, lease.Address())
 		options.Retry = sends > 1 || f == cutOff || f == broken
 	}
@@ -223,11 +232,11 @@ func infoOf(l *pooly.Conn) (info httptrace.GotConnInfo) {
 func (t *Transport) check(req *http.Request) error {
 	switch {
 	case req.URL == nil:
-		return errors.New("poolyhttp: nil Request.URL")
+		return errors.New("http: nil Request.URL") // as http.Transport says it
 	case req.Header == nil:
-		return errors.New("poolyhttp: nil Request.Header")
+		return errors.New("http: nil Request.Header")
 	case req.URL.Host == "":
-		return errors.New("http: no Host in request URL") // as http.Transport says it
+		return errors.New("http: no Host in request URL")
 	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
 		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
 	case !t.owns(req.URL):
