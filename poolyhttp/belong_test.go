@@ -101,3 +101,17 @@ func TestWhichURLsBelongToAService(t *testing.T) {
 		})
 	}
 }
+
+// net/http refuses such a request too. A fallback would not know what to do with it either.
+func TestARequestWithoutAHostIsRefused(t *testing.T) {
+	_, s := webService(t, http1(), pooly.ServiceConfig{}, "10.0.0.1:80")
+	answers := http.NewFileTransport(http.Dir(t.TempDir())) // to everything
+	transport := poolyhttp.NewTransport(s, &poolyhttp.Options{Fallback: answers})
+	req, err := http.NewRequest("POST", "http:///path", nil)
+	require.NoError(t, err)
+	body := new(closeSpy)
+	req.Body = body
+	_, err = transport.RoundTrip(req)
+	require.EqualError(t, err, "http: no Host in request URL")
+	require.True(t, body.closed)
+}

@@ -249,6 +249,18 @@ func TestClientCloseIdleConnectionsClosesThemAndTheDriverForgetsTheHost(t *testi
 	}
 }
 
+// A connection that is to be closed was shared once more until it was.
+func TestNoRequestAfterCloseIdleConnectionsSharesAnOldConnection(t *testing.T) {
+	address, d, accepted := http2(t, func(http.ResponseWriter, *http.Request) {})
+	client, _ := webService(t, d, pooly.ServiceConfig{}, address)
+	for i := range 20 {
+		_, _, err := fetch(client, "GET", "https://web/", nil)
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, accepted.Load())
+		client.CloseIdleConnections()
+	}
+}
+
 func TestTheDriverForgetsHostsThatAreRemovedOrDown(t *testing.T) {
 	d := poolyhttp.NewDriver("http", plainHTTP2())
 	client, s := webService(t, d, pooly.ServiceConfig{}, plainServer(t, func(http.ResponseWriter, *http.Request) {}))

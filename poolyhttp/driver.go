@@ -4,6 +4,7 @@ package poolyhttp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -186,6 +187,9 @@ func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, erro
 	c := &conn{driver: d, address: address, places: 1}
 	ctx = context.WithValue(ctx, socketKey{}, &c.socket)
 	cc, err := d.transport.NewClientConn(ctx, d.scheme, address)
+	if notTLS := new(tls.RecordHeaderError); errors.As(err, notTLS) && string(notTLS.RecordHeader[:]) == "HTTP/" {
+		err = http.ErrSchemeMismatch
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -256,6 +260,17 @@ func (d *Driver) share(h *host) *conn {
 	c.streams.Store(int64(streams))
 	c.places++
 	return c
+}
+
+// stopSharingIdle has no further lease share an HTTP/2 connection that serves no request.
+func (d *Driver) stopSharingIdle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, h := range d.hosts {
+		if h.newest != nil && h.newest.InFlight() == 0 {
+			h.newest = nil
+		}
+	}
 }
 
 // Close implements pooly.Driver.

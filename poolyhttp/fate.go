@@ -3,6 +3,7 @@ package poolyhttp
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
@@ -30,17 +31,18 @@ func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	if fresh {
 		broke = broken
 	}
+	ours := errors.Is(err, net.ErrClosed) // net/http closes a connection if it cannot write the request
 	switch text := err.Error(); {
 	case body != nil && body.wrong.Load(), isMisuse(err):
 		return final, false
 	case errors.As(err, &dead):
 		return unsent, fresh || dead.dialled
 	case isNothingWritten(err):
-		return untouched, fresh
+		return untouched, fresh && !ours
 	case text == "http: server closed idle connection":
 		return broke, fresh
 	case isOfType(err, "transportReadFromServerError"): // instead of the first byte
-		return broke, true
+		return broke, !ours
 	case text == "http2: client conn not usable",
 		text == "http2: Transport received Server's graceful shutdown GOAWAY":
 		return untouched, false

@@ -126,6 +126,7 @@ func (d *Driver) base() *Driver { return d }
 // CloseIdleConnections closes the service's idle connections, and those of Options.Fallback.
 // http.Client.CloseIdleConnections calls it.
 func (t *Transport) CloseIdleConnections() {
+	t.driver.stopSharingIdle() // they are closed in the background
 	t.service.CloseIdle()
 	if f, ok := t.fallback.(interface{ CloseIdleConnections() }); ok {
 		f.CloseIdleConnections()

@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -454,6 +456,41 @@ func TestHTTPErrorsAreThoseOfGetConn(t *testing.T) {
 	require.PanicsWithError(t, `pooly: invalid argument: NewTransport: service net has a *pooly.NetDriver, not a driver of NewDriver`,
 		func() { poolyhttp.NewTransport(s, nil) })
 	require.Panics(t, func() { poolyhttp.NewDriver("ftp", nil) })
+}
+
+// Code that was written for http.Transport compares the error of a url.Error with the context's.
+func TestARequestWhoseContextHasEndedGetsThePlainError(t *testing.T) {
+	client, s := webService(t, http1(), pooly.ServiceConfig{}, closedPort(t))
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancel := context.WithTimeout(t.Context(), -1)
+	defer cancel()
+	cause := errors.New("the user left")
+	told, tell := context.WithCancelCause(t.Context())
+	tell(cause)
+	for _, tt := range []struct {
+		ctx  context.Context
+		want error
+	}{{cancelled, context.Canceled}, {late, context.DeadlineExceeded}, {told, cause}} {
+		body := new(closeSpy)
+		req, err := http.NewRequestWithContext(tt.ctx, "POST", "http://x/", body)
+		require.NoError(t, err)
+		_, err = client.Do(req)
+		var failed *url.Error
+		require.ErrorAs(t, err, &failed)
+		require.True(t, failed.Err == tt.want, "%v", failed.Err)
+		require.Equal(t, tt.want == context.DeadlineExceeded, failed.Timeout())
+		require.True(t, body.closed)
+	}
+	require.Zero(t, s.Stats().Dials)
+}
+
+func TestAnHTTPSClientIsToldThatTheServerSpeaksHTTP(t *testing.T) {
+	address := webServer(t, func(http.ResponseWriter, *http.Request) {})
+	client, _ := webService(t, poolyhttp.NewDriver("https", nil), pooly.ServiceConfig{GetAttempts: 1}, address)
+	_, _, err := fetch(client, "GET", "https://x/", nil)
+	require.ErrorIs(t, err, http.ErrSchemeMismatch)
+	require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
 }
 
 type closeSpy struct{ closed bool }
