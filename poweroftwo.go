@@ -15,7 +15,7 @@ import "math/rand/v2"
 //
 // The weight is r⁸, where r is how good the host's newest trials were, relative to the other hosts':
 // r = (2u + S) / (2 + T) / u. S is the sum of the scores of the T newest trials, up to 50 of the
-// last second, or of the last three if trials are rarer. u is the median of the hosts' means.
+// last second, or of the last three if trials are rarer. u is the median of what the hosts score.
 // Differences of less than 5 % count as chance, so the weight is 1 for hosts that do as well as the
 // others, and for hosts of which nothing is known. It is an error penalty as in Finagle and in
 // gRPC's weighted round-robin (proposal A58), but relative to the other hosts: a failure that all

@@ -153,12 +153,12 @@ func (s *Service) compareHosts(hosts []*host) {
 	for i := range n {
 		h := hosts[i*len(hosts)/n]
 		h.mu.Lock()
-		recent := h.recent
+		learnt, latency := h.learnt, h.peak // not h.latency, which a failure raises
 		h.mu.Unlock()
-		if recent.Trials > 0 {
-			tried = append(tried, recent.Mean())
+		if learnt.Trials >= 1 { // not the newest trials: there are none of hosts that are not used
+			tried = append(tried, learnt.Mean())
 		}
-		if latency := h.latency.Load(); latency > 0 {
+		if latency > 0 {
 			timed = append(timed, float64(latency))
 		}
 	}
