@@ -131,8 +131,8 @@ func (s *Service) record(hosts []*host, at moment) {
 // afterDoubt is the share of their trials that count on when the best host has become worse.
 const afterDoubt = 0.3
 
-// doubt has strategies try all hosts again. It is called when the best host has become worse: others
-// may have changed as well, and nobody has looked.
+// doubt has strategies try all hosts again. It is called when the best host has become worse:
+// others may have changed as well, and nobody has looked.
 func doubt(hosts []*host) {
 	for _, h := range hosts {
 		h.mu.Lock()
