@@ -33,7 +33,7 @@ func main() {
 func newService(addresses ...string) *pooly.Service {
 	s := pooly.NewService("web", &pooly.ServiceConfig{
 		PoolConfig:     pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
-		BanditStrategy: pooly.NewHotCold(5, 0.84),
+		BanditStrategy: pooly.NewLeastLatency(),
 	})
 	s.SetHosts(addresses...)
 	return s
