@@ -21,18 +21,29 @@ type Exchange struct {
 	Elapsed  time.Duration  // from the lease to the header or the error
 }
 
-// Score returns a rule for Options.Score. Errors, timeouts and server errors (5xx) rate
-// pooly.HostDown. Other answers rate by pooly.LatencyScore with the given target, or pooly.HostUp
-// if target is 0.
+// clientError is the highest score of an answer that blames the client (4xx).
+const clientError = 0.5
+
+// Score returns a rule for Options.Score. Errors, timeouts, server errors (5xx) and 429 Too Many
+// Requests rate pooly.HostDown. Other answers rate by pooly.LatencyScore with the given target, or
+// pooly.HostUp if target is 0. Answers that blame the client (4xx) rate 0.5 at most: a host that
+// gives all clients such an answer at once, because it lacks the files or the keys, must not look
+// like the fastest. They do no harm where all hosts give their share of them, because strategies
+// compare the hosts.
 func Score(target time.Duration) func(Exchange) float64 {
 	return func(e Exchange) float64 {
-		switch {
-		case e.Err != nil || e.Response.StatusCode >= 500:
+		if e.Err != nil || e.Response.StatusCode >= 500 ||
+			e.Response.StatusCode == http.StatusTooManyRequests {
 			return pooly.HostDown
-		case target > 0:
-			return pooly.LatencyScore(e.Elapsed, target)
 		}
-		return pooly.HostUp
+		score := pooly.HostUp
+		if target > 0 {
+			score = pooly.LatencyScore(e.Elapsed, target)
+		}
+		if e.Response.StatusCode >= 400 {
+			score = min(score, clientError)
+		}
+		return score
 	}
 }
 

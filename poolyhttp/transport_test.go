@@ -156,6 +156,8 @@ func TestHTTPRatesTheHostByItsAnswers(t *testing.T) {
 			w.WriteHeader(500)
 		case "/404":
 			w.WriteHeader(404)
+		case "/429":
+			w.WriteHeader(429)
 		case "/hangs":
 			<-r.Context().Done()
 		case "/breaks":
@@ -173,7 +175,8 @@ func TestHTTPRatesTheHostByItsAnswers(t *testing.T) {
 		score, trials float64
 	}{
 		{"ok", func(c *http.Client) error { _, _, err := fetch(c, "GET", "http://x/", nil); return err }, false, 1, 1},
-		{"a client's error", func(c *http.Client) error { _, _, err := fetch(c, "GET", "http://x/404", nil); return err }, false, 1, 1},
+		{"a client's error", func(c *http.Client) error { _, _, err := fetch(c, "GET", "http://x/404", nil); return err }, false, 0.5, 1},
+		{"a host that has too much to do", func(c *http.Client) error { _, _, err := fetch(c, "GET", "http://x/429", nil); return err }, false, 0, 1},
 		{"a server's error", func(c *http.Client) error { _, _, err := fetch(c, "GET", "http://x/500", nil); return err }, false, 0, 1},
 		{"no answer in time", func(c *http.Client) error {
 			c.Timeout = 20 * time.Millisecond
