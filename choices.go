@@ -69,13 +69,13 @@ const (
 	priorTrials = 2    // how many usual trials a host is credited with
 	tolerance   = 0.05 // relative differences from the usual score that count for nothing
 	severity    = 8
-	maxWeight   = 1e6
+	mostBetter  = 1.5 // how much better than usual a host can count
 )
 
 // candidates returns the arms as candidates. The weight is r⁸, where r is how good the host's
 // newest trials were, relative to what is usual: r = (2u + S) / (2 + T) / u, where S is the sum of
-// the scores of the T newest trials, and u the median of the hosts' means. Differences of 5 % are
-// taken for chance, so a host has weight 1 if r is within 1 ± 0.05.
+// the scores of the T newest trials, and u the median of what the hosts score. Differences of 5 %
+// are taken for chance, so a host has weight 1 if r is within 1 ± 0.05. r is at most 1.5.
 //   - A host that does as well as the others has weight 1, and so has an untried host.
 //   - A host that fails loses nearly all traffic within a few trials. They are forgotten within
 //     seconds, or within the time of a few trials if those are rare, and then it is tried again.
@@ -94,7 +94,7 @@ func candidates(arms []Arm) []candidate {
 		if a.host != nil {
 			weight = a.weight(usual)
 		}
-		all[i] = candidate{a.host, min(max(weight, minWeight), maxWeight)}
+		all[i] = candidate{a.host, max(weight, minWeight)}
 	}
 	return all
 }
@@ -115,7 +115,7 @@ func (a Arm) weight(usual float64) float64 {
 	default:
 		return 1
 	}
-	return math.Pow(r, severity)
+	return math.Pow(min(r, mostBetter), severity)
 }
 
 // inUse is Arm.InUse.

@@ -25,7 +25,7 @@ type cluster struct {
 	outliers     outliers
 
 	// What is usual among the hosts, from the last refresh. Failures are measured by it.
-	usualScore   atomicFloat  // median of the means of their newest trials; 0: none
+	usualScore   atomicFloat  // median of the means of their trials; 0: none
 	usualLatency atomic.Int64 // median of their latencies; 0: none
 
 	rate       atomicFloat // trials a second, of all hosts
@@ -56,7 +56,7 @@ type moment struct {
 // leastUsualScore stands for a lower usual score, by which nothing could be measured.
 const leastUsualScore = 0.01
 
-// usual returns the usual score of the hosts' newest trials.
+// usual returns the usual score of the hosts' trials.
 func (s *cluster) usual() float64 {
 	return max(leastUsualScore, s.usualScore.Load())
 }

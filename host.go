@@ -144,7 +144,7 @@ func (h *host) record(at moment) (r recorded) {
 	}
 	added := h.recent.Add(&h.window, at.keep, h.cluster.usual())
 	r.trials = added.Trials
-	r.worse = h.learnt.Add(added, at.learn)
+	r.worse = h.learnt.Add(added, at.learn, at.keep)
 	score := h.window.Score()
 	h.mu.Unlock()
 	h.score.Store(h.cluster.calculate(score))

@@ -2,8 +2,8 @@ package pooly
 
 import "math/rand/v2"
 
-// LeastLatency picks the host where a lease should take the least time: the lowest latency · (in use
-// + 1) / weight. The latency is the mean of the leases of the last second or so. It is the cost
+// LeastLatency picks the host where a lease should take the least time: the lowest latency · (in
+// use + 1) / weight. The latency is the mean of the leases of the last second or so. It is the cost
 // function of Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma) with a mean instead
 // of a peak, over more hosts.
 //
@@ -16,11 +16,11 @@ import "math/rand/v2"
 // has many.
 //
 // The weight is 1 for a host that does as well as the others, whatever that is. It drops to nearly
-// nothing within a few leases if a host fails, and failures show no speed. So a host that fails fast
-// attracts no traffic (see [PowerOfTwo] for the formula).
+// nothing within a few leases if a host fails, and failures show no speed. So a host that fails
+// fast attracts no traffic (see [PowerOfTwo] for the formula).
 //
-// A host that looks slow is tried again after 5 to 60 s: the later, the less traffic there is, since
-// each try may cost a slow lease.
+// A host that looks slow is tried again after 5 to 60 s: the later, the less traffic there is,
+// since each try may cost a slow lease.
 //
 // A pick reads the live figures of the hosts that it compares. The service times its leases (see
 // [Arm.Latency]). It keeps no state, so services can share a value.

@@ -21,7 +21,7 @@ type forgetting struct {
 }
 
 var (
-	// newest is the memory for failures, see decay.Recent. At most is a fourth of DecayDuration.
+	// newest is the memory for failures, see decay.Recent. At most is half of DecayDuration.
 	newest = forgetting{trials: 3, least: time.Second}
 
 	// latencies is for the expected latency of an unused host. When it has faded, the host is tried
@@ -48,7 +48,7 @@ func (p *pace) turn(at *moment, hosts int, decay time.Duration) (elapsed time.Du
 	elapsed, p.at = max(1, at.now-p.at), at.now
 	trials := p.trials / float64(max(1, hosts))
 	failures := newest
-	failures.most = max(1, decay/4)
+	failures.most = max(1, decay/2)
 	at.keep = failures.keep(trials, elapsed)
 	at.learn = forgetting{learntTrials, decay, decay * min(learntMost, forever/decay)}.keep(p.trials, elapsed)
 	if at.now-p.usedAt > latencies.least {

@@ -131,8 +131,8 @@ func (s *Service) record(hosts []*host, at moment) {
 // afterDoubt is the share of their trials that count on when the best host has become worse.
 const afterDoubt = 0.3
 
-// doubt has strategies try all hosts again. It is called when the best host has become worse: others
-// may have changed as well, and nobody has looked.
+// doubt has strategies try all hosts again. It is called when the best host has become worse:
+// others may have changed as well, and nobody has looked.
 func doubt(hosts []*host) {
 	for _, h := range hosts {
 		h.mu.Lock()
@@ -153,12 +153,12 @@ func (s *Service) compareHosts(hosts []*host) {
 	for i := range n {
 		h := hosts[i*len(hosts)/n]
 		h.mu.Lock()
-		recent := h.recent
+		learnt, latency := h.learnt, h.peak // not h.latency, which a failure raises
 		h.mu.Unlock()
-		if recent.Trials > 0 {
-			tried = append(tried, recent.Mean())
+		if learnt.Trials >= 1 { // not the newest trials: there are none of hosts that are not used
+			tried = append(tried, learnt.Mean())
 		}
-		if latency := h.latency.Load(); latency > 0 {
+		if latency > 0 {
 			timed = append(timed, float64(latency))
 		}
 	}

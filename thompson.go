@@ -18,11 +18,12 @@ import (
 // Under heavy traffic it is sure of itself: a host that is better by a thousandth gets nearly
 // everything. If your hosts fill up, choose a strategy that weighs load instead.
 //
-// The posterior is Beta(1+2S, 1+2(T-S)), where S is the sum of the scores of the T trials that count
-// (see decay.Learnt in the repository): the last 20,000 or so of all hosts, or those of DecayDuration
-// if that is more, until newer ones contradict them. That each counts twice reshapes the posterior
-// to explore less (Chapelle and Li, An Empirical Evaluation of Thompson Sampling, NIPS 2011). For an
-// Arm made by hand it is Beta(1+S, 1+T-S), with T its Trials and S = T · Mean. A pick is O(1).
+// The posterior is Beta(1+2S, 1+2(T-S)), where S is the sum of the scores of the T trials that
+// count (see decay.Learnt in the repository): the last 20,000 or so of all hosts, or those of
+// DecayDuration if that is more, until newer ones contradict them. That each counts twice reshapes
+// the posterior to explore less (Chapelle and Li, An Empirical Evaluation of Thompson Sampling,
+// NIPS 2011). For an Arm made by hand it is Beta(1+S, 1+T-S), with T its Trials and S = T · Mean. A
+// pick is O(1).
 //
 // Each host is tried about once a second, by up to 1 % of all picks.
 //

@@ -19,8 +19,8 @@ const defaultExploration = 0.5
 // Problems, ALT 2011, and forgotten when newer ones contradict them, as in Liu, Lee and Shroff, A
 // Change-Detection Based Framework for Piecewise-Stationary Multi-Armed Bandit Problem, AAAI 2018.
 //
-// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is the number of its trials
-// that count, as in [Thompson], mean_i their mean score, and N the sum of all.
+// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is the number of its
+// trials that count, as in [Thompson], mean_i their mean score, and N the sum of all.
 //
 // Until scores are computed again the bounds stay the same, and the plain rule would send every
 // call to one host. So UCB expects as many picks as there were since the last computation, and
@@ -55,8 +55,8 @@ func (u *UCB) NewPicker(arms []Arm) Picker {
 	return p
 }
 
-// ucbGrowth is by how much a host's trials may grow between two computations, if that is more than a
-// fair share. So a host that joins is not flooded.
+// ucbGrowth is by how much a host's trials may grow between two computations, if that is more than
+// a fair share. So a host that joins is not flooded.
 const ucbGrowth = 0.15
 
 // leastBonus is below the bonus of any host that can be told from the best.

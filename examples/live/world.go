@@ -44,7 +44,7 @@ var hostTimes = []time.Duration{
 // strategies are those to switch between.
 func strategies() []pooly.Bandit {
 	return []pooly.Bandit{
-		pooly.NewHotCold(5, 0.84), pooly.NewPeakEWMA(5), pooly.NewSoftMax(0.1), pooly.NewPowerOfTwo(),
+		pooly.NewHotCold(5, 0.84), pooly.NewLeastLatency(), pooly.NewPeakEWMA(5), pooly.NewSoftMax(0.1), pooly.NewPowerOfTwo(),
 		pooly.NewWeightedRoundRobin(), pooly.NewRoundRobin(), pooly.NewEpsilonGreedy(0.1), pooly.NewUCB(0.5),
 	}
 }

@@ -18,6 +18,7 @@ type Learnt struct {
 	Segment
 	better, worse Segment // for the CUSUM tests: the trials since they began
 	latest        Segment
+	fallenFrom    float64 // its mean before it became much worse; 0 unless it is still worse
 }
 
 // Segment is some trials and the sum of their scores.
@@ -25,17 +26,24 @@ type Segment struct{ Trials, Sum float64 }
 
 // The thresholds of the tests. The first is higher because chance gets more occasions.
 const (
-	cusumThreshold  = 8
+	cusumThreshold  = 10
 	latestThreshold = 4
 	maxLatest       = 300
 )
 
+// enough is how many trials show that a host has not become much worse after all.
+const enough = 10
+
 // nothing is how many trials are forgotten for good.
 const nothing = 1e-6
 
-// Add forgets a part, so that the share keep is left, and adds trials. It reports whether the host
-// has become worse.
-func (l *Learnt) Add(s Segment, keep float64) (worse bool) {
+// Add forgets a part, so that the share keep is left, and adds trials. What has become much worse
+// may soon be well again, so keepFallen applies to it. Add reports whether the host has become
+// worse.
+func (l *Learnt) Add(s Segment, keep, keepFallen float64) (worse bool) {
+	if l.fallenFrom > 0 {
+		keep = keepFallen
+	}
 	mean := (l.Sum + 0.5) / (l.Trials + 1) // never 0 or 1
 	l.scale(keep)
 	l.latest.scale(keep)
@@ -52,13 +60,16 @@ func (l *Learnt) Add(s Segment, keep float64) (worse bool) {
 	}
 	switch {
 	case l.worse.cusum(s, mean, mean/2) > cusumThreshold:
-		*l = Learnt{Segment: l.worse, latest: l.worse}
+		*l = Learnt{Segment: l.worse, latest: l.worse, fallenFrom: mean}
 		return true
 	case l.better.cusum(s, mean, (1+mean)/2) > cusumThreshold:
 		*l = Learnt{Segment: l.better, latest: l.better}
 	case l.latest.Trials*divergence(l.latest.Mean(), mean) > latestThreshold:
 		worse = l.latest.Mean() < mean
 		l.Segment = l.latest
+	}
+	if l.Trials > enough && l.Mean() > l.fallenFrom/2 {
+		l.fallenFrom = 0
 	}
 	return worse
 }

@@ -14,7 +14,7 @@ func (l *Learnt) trials(rng *rand.Rand, n int, p float64) (worse int) {
 		if rng.Float64() < p {
 			s.Sum = 1
 		}
-		if l.Add(s, 1) {
+		if l.Add(s, 1, 1) {
 			worse++
 		}
 	}
@@ -52,13 +52,29 @@ func TestLearntDoesNotRestartByChance(t *testing.T) {
 
 func TestLearntForgets(t *testing.T) {
 	var l Learnt
-	l.Add(Segment{10, 5}, 1)
-	l.Add(Segment{}, 0.5)
+	l.Add(Segment{10, 5}, 1, 1)
+	l.Add(Segment{}, 0.5, 1)
 	require.Equal(t, Segment{5, 2.5}, l.Segment)
 	l.Doubt(0.2)
 	require.Equal(t, Segment{1, 0.5}, l.Segment)
-	l.Add(Segment{}, 1e-9)
+	l.Add(Segment{}, 1e-9, 1)
 	require.Equal(t, Learnt{}, l)
+}
+
+func TestLearntForgetsSoonWhatHasBecomeMuchWorse(t *testing.T) {
+	var l Learnt
+	rng := rand.New(rand.NewPCG(1, 2))
+	l.trials(rng, 100, 1)
+	l.trials(rng, 10, 0)
+	trials := l.Trials
+	l.Add(Segment{}, 1, 0.5)
+	require.Equal(t, trials/2, l.Trials)
+	l.Add(Segment{}, 1, 0.5)
+	require.Equal(t, trials/4, l.Trials)
+	l.trials(rng, 100, 1)
+	trials = l.Trials
+	l.Add(Segment{}, 1, 0.5)
+	require.Equal(t, trials, l.Trials)
 }
 
 func TestRecentHoldsFewTrialsAndFewerFailures(t *testing.T) {

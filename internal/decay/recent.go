@@ -19,8 +19,8 @@ const (
 )
 
 // Add forgets a part of the trials, so that the share keep of them is left, and adds the trials
-// that w got since the last call. usual is the mean score that trials of other hosts get. It returns
-// what was added.
+// that w got since the last call. usual is the mean score that trials of other hosts get. It
+// returns what was added.
 func (r *Recent) Add(w *Window, keep, usual float64) (added Segment) {
 	sum, trials := w.Ever()
 	added = Segment{float64(trials - r.everTrials), sum - r.everSum}

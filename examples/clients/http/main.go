@@ -32,7 +32,7 @@ func main() {
 func newService(addresses ...string) *pooly.Service {
 	s := pooly.NewService("web", &pooly.ServiceConfig{
 		PoolConfig:     pooly.PoolConfig{Driver: pooly.NewHTTPDriver("http", nil)},
-		BanditStrategy: pooly.NewHotCold(5, 0.84),
+		BanditStrategy: pooly.NewLeastLatency(),
 	})
 	s.SetHosts(addresses...)
 	return s

@@ -40,7 +40,7 @@ func newService(addresses ...string) *pooly.Service {
 	net.SetReadTimeout(500 * time.Millisecond)
 	s := pooly.NewService("redis", &pooly.ServiceConfig{
 		PoolConfig:     pooly.PoolConfig{Driver: driver{net}},
-		BanditStrategy: pooly.NewHotCold(5, 0.84),
+		BanditStrategy: pooly.NewLeastLatency(),
 	})
 	s.SetHosts(addresses...)
 	return s
