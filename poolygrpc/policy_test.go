@@ -330,6 +330,33 @@ func TestAnEmptyListFailsCallsUntilThereIsAServer(t *testing.T) {
 	c.until(func() bool { return c.call(time.Second) == nil })
 }
 
+func TestACallThatWaitsIsServedOnceThereIsAServer(t *testing.T) {
+	servers := startServers(t, 1)
+	c := dial(t, `{}`, nil)
+	result := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_, err := c.client.EmptyCall(ctx, &grpc_testing.Empty{}, grpc.WaitForReady(true))
+		result <- err
+	}()
+	require.Error(t, c.call(time.Second), "a call that does not wait")
+	c.resolver.UpdateState(stateOf(servers...))
+	require.NoError(t, <-result)
+}
+
+func TestAResolverThatFailsLeavesTheServers(t *testing.T) {
+	servers := startServers(t, 2)
+	c := dial(t, `{"strategy":"round_robin"}`, servers)
+	c.connected(servers...)
+	c.resolver.CC().ReportError(errors.New("no name server"))
+	for range 20 {
+		require.NoError(t, c.call(time.Second))
+	}
+	require.NotZero(t, servers[0].calls.Load())
+	require.NotZero(t, servers[1].calls.Load())
+}
+
 func TestServersThatAreDownFailCallsWithTheCause(t *testing.T) {
 	servers := startServers(t, 2)
 	for _, s := range servers {
