@@ -190,6 +190,13 @@ func (p *Pool) dialed(d *dial, c *conn) {
 func (p *Pool) adoptLocked(c *conn) {
 	c.index = len(p.conns)
 	p.conns = append(p.conns, c)
+	if c.share == nil {
+		return
+	}
+	c.spent = c.share.over.Load()
+	if old := c.share.replaces.Swap(nil); old != nil {
+		p.endShareLocked(old)
+	}
 }
 
 // connectedLocked records a dial that connected. A host that was down gets its dials like TCP's

@@ -82,7 +82,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		return nil, s.explain(err)
 	}
 	nc := lease.NetConn()
-	if nc == nil {
+	if nc == nil || lease.conn.share != nil {
 		_ = lease.conn.pool.put(lease, outcome{})
 		return nil, fmt.Errorf("%w: service %s: DialContext needs a driver whose connections are net.Conns, not %T",
 			ErrInvalidArg, s.name, lease.Interface())

@@ -141,7 +141,7 @@ func (c *Conn) outcome(err error) outcome {
 // whether the socket was closed.
 func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	nc := c.NetConn()
-	if ctx.Done() == nil || nc == nil {
+	if ctx.Done() == nil || nc == nil || c.conn.share != nil { // others use a shared socket
 		return func() bool { return false }
 	}
 	done, interrupted := make(chan struct{}), false

@@ -203,7 +203,11 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 		p.outside--
 		p.allowLocked()
 	}
-	unfit := o.fatal || c.spent || p.closed || p.barred || p.outlived(c, now)
+	if o.fatal && c.share != nil && p.excusesLocked(o) {
+		o.fatal = false
+	}
+	c.spent = c.spent || o.fatal
+	unfit := c.spent || p.closed || p.barred || p.outlived(c, now)
 	if !unfit {
 		p.pushIdleLocked(c)
 	}
@@ -253,6 +257,12 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 	default:
 		p.relaxing.Reset(limiterCalm)
 	}
+}
+
+// excusesLocked reports whether a shared client survives an outcome that is fatal: a timeout, while
+// the host serves others over the same client.
+func (p *Pool) excusesLocked(o outcome) bool {
+	return o.timeout && p.limiter.endAt > 0 && p.clock.now()-p.limiter.endAt < usualMemory
 }
 
 // relax raises or lifts a limit from which too few leases tell.
