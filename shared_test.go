@@ -187,19 +187,32 @@ func TestHostComesBackOnlyWithANewSharedClient(t *testing.T) {
 
 func TestCallersWhoFindAHostDownShareOneDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, n := newSharedService(t, pooly.ServiceConfig{GetAttempts: 1}, "a")
-		c := get(t, s)
+		n := &sharedNet{delay: 100 * time.Millisecond}
+		d := pooly.NewSharedDriver(pooly.DriverFuncs[*sharedClient]{Dial: n.dial})
 		refused := error(syscall.ECONNREFUSED)
 		n.err.Store(&refused)
-		n.delay = 100 * time.Millisecond
-		require.NoError(t, c.Release(errFatal, pooly.HostUp))
 		var wg sync.WaitGroup
+		var failed atomic.Int32
 		for range 20 {
-			wg.Go(func() { _, _ = s.GetConn() })
+			wg.Go(func() {
+				if _, err := d.Dial(context.Background(), "a"); errors.Is(err, syscall.ECONNREFUSED) {
+					failed.Add(1)
+				}
+			})
 		}
-		time.Sleep(50 * time.Millisecond)
-		require.EqualValues(t, 2, n.dials.Load())
 		wg.Wait()
+		require.EqualValues(t, 20, failed.Load())
+		require.EqualValues(t, 1, n.dials.Load())
+
+		n.err.Store(nil)
+		hasty, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		go func() { _, _ = d.Dial(hasty, "a") }()
+		synctest.Wait()
+		c, err := d.Dial(context.Background(), "a")
+		require.NoError(t, err, "failed because another caller gave up")
+		d.Close(c)
+		require.EqualValues(t, 1, sharedOf(c).closed.Load())
 	})
 }
 
