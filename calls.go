@@ -104,7 +104,7 @@ func (p *Pool) temporary(l *Conn, cause error) (ok bool) {
 // outcomeOf returns what an error tells that a lease ended with. otherwise is what it tells if the
 // connection is still fit for use.
 func (p *Pool) outcomeOf(l *Conn, cause error, otherwise outcome) outcome {
-	if p.temporary(l, cause) {
+	if isAnswer(cause) || p.temporary(l, cause) {
 		return otherwise
 	}
 	o := outcome{score: HostDown, rated: otherwise.rated, fatal: true, cause: cause}

@@ -3,54 +3,9 @@ package pooly
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 )
-
-// DriverFuncs are the functions that NewSharedDriver makes a driver of. T is the type of a
-// connection. Only Dial is required. All are called concurrently, and never with a lock held.
-type DriverFuncs[T any] struct {
-	// Dial connects to address. It should give up when ctx ends, see Driver.Dial.
-	Dial func(ctx context.Context, address string) (T, error)
-
-	// Close closes a connection. Its error is ignored. Default nil: the connection's method Close,
-	// if it has one.
-	Close func(T) error
-
-	// Test returns an error if a connection is unfit for use, see Driver.TestOnBorrow. It must not
-	// wait for the network. Default nil: all are fit.
-	Test func(T) error
-
-	// Temporary reports whether a connection is still fit for use after an error, see
-	// Driver.Temporary. Default nil: it never is.
-	Temporary func(error) bool
-}
-
-// check panics if a function is missing that constructor needs.
-func (f *DriverFuncs[T]) check(constructor string) {
-	if f.Dial == nil {
-		panic(fmt.Errorf("%w: %s: DriverFuncs.Dial is nil", ErrInvalidArg, constructor))
-	}
-}
-
-func (f *DriverFuncs[T]) close(value T) {
-	switch closer := any(value).(type) {
-	case interface{ Close() error }:
-		if f.Close == nil {
-			_ = closer.Close()
-			return
-		}
-	case interface{ Close() }:
-		if f.Close == nil {
-			closer.Close()
-			return
-		}
-	}
-	if f.Close != nil {
-		_ = f.Close(value)
-	}
-}
 
 // NewSharedDriver returns a driver for clients that serve many callers at once over one connection:
 // SSH, AMQP, LDAP, or a whole sql.DB or redis.Client per host. There is one client per host. Many
