@@ -76,11 +76,13 @@ func (p *Pool) destroy(c *conn) {
 	p.conns[len(p.conns)-1] = nil
 	p.conns = p.conns[:len(p.conns)-1]
 	p.open--
+	if c.outside && !p.limited {
+		p.apart--
+	}
 	p.resumeLocked() // the server has one connection less
 	drained := p.drainedLocked()
 	p.settleLocked()
 	p.unlock()
-	p.freed.tell()
 	if drained {
 		p.owner.drained()
 	}

@@ -44,7 +44,7 @@ type conn struct {
 	spent   bool              // guarded by pool.mu; its lease is its last
 	sampled bool              // set by the lease; Release sends its duration to statsd
 	retired bool              // guarded by pool.mu; the client that it shares is ended, see endShareLocked
-	outside bool              // immutable during a lease; the lease is of DialContext
+	outside bool              // immutable once adopted; it is of DialContext
 
 	live      *liveness // NetDriver's, nil for other drivers
 	share     *share    // NewSharedDriver's, nil for other drivers

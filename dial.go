@@ -40,7 +40,7 @@ func (p *Pool) prespawn(n int) {
 
 // mayDialLocked reports whether one more dial may start.
 func (p *Pool) mayDialLocked() bool {
-	return p.open < p.config.MaxConns && p.dialing < p.ramp &&
+	return p.open-p.apart < p.config.MaxConns && p.dialing < p.ramp &&
 		!p.silent && p.paused == nil && !p.closed && !p.barred
 }
 
@@ -252,7 +252,6 @@ func (p *Pool) dialFailed(d *dial, err error) bool {
 	p.unlock()
 	d.done(after)
 	p.queue.match()
-	p.freed.tell()
 	if drained {
 		p.owner.drained()
 	}

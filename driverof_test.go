@@ -419,4 +419,3 @@ func TestDeferredReleaseSeesTheErrorOfANamedResult(t *testing.T) {
 		require.Less(t, hostStats(t, s, "a").Score, 0.5)
 	})
 }
-

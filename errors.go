@@ -28,8 +28,9 @@ var (
 	// GetAttempts rounds.
 	ErrNoHostAvailable = errors.New("pooly: no host available")
 
-	// ErrOverloaded says that a call was turned away, for one of two reasons: MaxWaiting callers
-	// wait already, or a call of Do has too little time left. A later call may succeed.
+	// ErrOverloaded says that a call was turned away. MaxWaiting callers wait already, a call of Do
+	// has too little time left, or DialContext found MaxConns connections at each host. A later
+	// call may succeed.
 	ErrOverloaded = errors.New("pooly: overloaded")
 
 	// ErrRetriesSpent says that the service's budget of retries is spent, see LeaseOptions.Retry.

@@ -24,6 +24,8 @@ type host struct {
 	Pool
 	health           // guarded by Pool.mu
 	curve  loadCurve // written under Pool.mu
+
+	answered atomic.Uint64 // what cluster.answers was when it last answered a client of DialContext
 }
 
 func (s *cluster) newHost(address string, score float64, now time.Duration) *host {

@@ -38,7 +38,8 @@ type Pool struct {
 	relaxing  *time.Timer   // calls relax; nil before the first limit
 	outside   int32         // leases of DialContext, which the limit does not count
 	conns     []*conn       // all connections: idle, leased and being closed
-	open      int           // connections and dials in flight, at most MaxConns
+	open      int           // connections and dials in flight, at most MaxConns more than apart
+	apart     int           // of these, DialContext's that MaxConns does not bound
 	dialing   int           // dials in flight
 	claimed   int           // dials for waiters of the queue; they count in load
 	stalled   int           // dials that have taken longer than FallbackDelay

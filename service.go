@@ -73,6 +73,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.slotLength = max(1, s.config.DecayDuration/decay.Slots)
 	s.group = newGroup(s.config.PoolConfig, s.config.Logger)
 	s.fallback = max(0, s.config.FallbackDelay)
+	s.limited = config.MaxConns > 0
 	s.wake, s.queued = s.awake, s.dialAll
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
