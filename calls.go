@@ -104,6 +104,9 @@ func (p *Pool) temporary(l *Conn, cause error) (ok bool) {
 // outcomeOf returns what an error tells that a lease ended with. otherwise is what it tells if the
 // connection is still fit for use. HostUp means a success there, so with an error it is HostDown.
 func (p *Pool) outcomeOf(l *Conn, cause error, otherwise outcome) outcome {
+	if isAnswer(cause) {
+		return otherwise
+	}
 	rated := otherwise.rated && !errors.Is(cause, context.Canceled) // which is the caller's wish
 	if p.temporary(l, cause) {
 		otherwise.rated = rated

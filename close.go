@@ -51,7 +51,6 @@ func (p *Pool) freePlace() {
 	}
 	p.settleLocked()
 	p.unlock()
-	p.freed.tell()
 	if drained && p.owner != nil {
 		p.owner.drained()
 	}
@@ -60,6 +59,9 @@ func (p *Pool) freePlace() {
 // destroy closes a connection and frees its place once the driver has closed it, so that the host
 // never sees more than MaxConns. If the driver hangs, the place becomes free after closeGrace.
 func (p *Pool) destroy(c *conn) {
+	if c.share != nil {
+		p.endShare(c)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -78,8 +80,42 @@ func (p *Pool) destroy(c *conn) {
 	p.conns[c.index] = last
 	p.conns[len(p.conns)-1] = nil
 	p.conns = p.conns[:len(p.conns)-1]
+	if c.outside && !p.limited {
+		p.apart--
+	}
 	p.gate.resume() // the server has one connection less
 	p.freePlace()
+}
+
+// endShare is called before a connection is closed that shares a client. If the client has failed or
+// is too old, its other connections are closed too: idle ones now, leased ones when their leases
+// end.
+func (p *Pool) endShare(c *conn) {
+	p.mu.Lock()
+	if !c.retired && (c.spent || c.share.over.Load() || c.outlived(p.clock.now())) {
+		p.endShareLocked(c.share)
+		p.settleLocked()
+	}
+	p.unlock()
+}
+
+// endShareLocked makes the leases of a shared client the last ones, and closes its idle connections
+// in the background.
+func (p *Pool) endShareLocked(s *share) {
+	s.over.Store(true)
+	for _, c := range p.conns {
+		if c.share == s {
+			c.spent, c.retired = true, true
+		}
+	}
+	var idle []*conn
+	p.idle.filter(func(c *conn) bool {
+		if c.share == s {
+			idle = append(idle, c)
+		}
+		return c.share != s
+	})
+	go p.destroyAll(idle)
 }
 
 // destroyAll closes connections concurrently. It returns when their places are free.

@@ -16,6 +16,11 @@ type cluster struct {
 	slotLength time.Duration // immutable
 	keeper     keeper        // immutable
 
+	// when a host was last added or restored, by the clock; see clientConn.outdated
+	gainedAt atomic.Int64
+
+	answers atomic.Uint64 // that clients of DialContext got, from all hosts
+
 	fitting atomic.Bool // the strategy asks for latencies at the current load
 	// number of the current slot; kept up to date while the service is in use
 	slot atomic.Int64

@@ -43,9 +43,11 @@ type conn struct {
 	cut     bool              // guarded by pool.mu; Close has closed it under its lease
 	spent   bool              // guarded by pool.mu; its lease is its last
 	sampled bool              // set by the lease; Release sends its duration to statsd
-	outside bool              // immutable during a lease; the lease is of DialContext
+	retired bool              // guarded by pool.mu; the client that it shares is ended, see endShareLocked
+	outside bool              // immutable once adopted; it is of DialContext
 
 	live      *liveness // NetDriver's, nil for other drivers
+	share     *share    // NewSharedDriver's, nil for other drivers
 	value     any
 	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool
@@ -71,13 +73,19 @@ func (c *Conn) Interface() any {
 	return c.conn.value
 }
 
-// NetConn returns the connection as a net.Conn, or nil if it is none.
+// Value returns the connection that the driver gave to NewConn, as a T. It panics if the connection
+// is of another type, like a type assertion.
+func Value[T any](c *Conn) T {
+	return c.Interface().(T)
+}
+
+// NetConn returns the connection as a net.Conn. If it is none, but has a method NetConn() net.Conn,
+// NetConn returns what that returns. Otherwise it returns nil.
 //
 // Closing it directly does no harm. But Release must be called all the same, with the error that
 // led to it: the pool does not see the close, and keeps the connection's place until then.
 func (c *Conn) NetConn() net.Conn {
-	nc, _ := c.Interface().(net.Conn)
-	return nc
+	return asNetConn(c.Interface())
 }
 
 // Address returns the address of the connection's host, as given to Add. It is empty for a Conn
@@ -94,7 +102,21 @@ func (c *Conn) Address() string {
 // The first argument is the outcome: nil, an error, or a pointer to an error variable. A pointer is
 // read when Release runs, so that a deferred Release sees what the function returns:
 //
-//	defer c.Release(&err, pooly.HostUp)
+//	func use(s *pooly.Service) (err error) {
+//		c, err := s.GetConn()
+//		if err != nil {
+//			return err
+//		}
+//		defer c.Release(&err, pooly.HostUp)
+//		return ask(c)
+//	}
+//
+// The result must have a name, and the pointer must be its address. If err is a variable of the
+// function, "return ask(c)" does not set it. Release then sees nil, and keeps a connection whose
+// reply may still come. Service.Do has no such trap.
+//
+// An error that is the server's answer, such as "not found", is no failure: mark it with Answered.
+// The connection is then kept, and the host is rated with score.
 //
 // If the driver calls the error fatal (see Driver.Temporary), the connection is closed and the host
 // is rated HostDown. NetDriver calls every timeout and I/O error fatal. Two errors say nothing about
@@ -154,6 +176,42 @@ func (c *Conn) releaseAfter(err any, score float64) error {
 		return err
 	}
 	return argErr
+}
+
+// Answered marks an error as an answer of the server, such as "not found", or "duplicate key". The
+// server works, and the connection is in order. So Release and Service.Do keep the connection and
+// rate the host as after nil, without asking the driver's Temporary. Answered of nil is nil.
+//
+//	user, err := find(c, id)
+//	if errors.Is(err, errNoUser) {
+//		return pooly.Answered(err)
+//	}
+//
+// Do not mark an error that leaves a reply unread. If a host answers each request with an error
+// because it is not fit to serve, such as Redis while it loads its data, return Retry(Answered(err)):
+// another host gets the request, the host is rated HostDown, and the connection is kept.
+//
+// The mark may be wrapped, but not joined with other errors. errors.Is and errors.As see through it.
+func Answered(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &answeredError{err}
+}
+
+type answeredError struct{ err error }
+
+func (e *answeredError) Error() string { return e.err.Error() }
+func (e *answeredError) Unwrap() error { return e.err }
+
+// isAnswer reports whether err was marked by Answered. A joined error may be of another cause too.
+func isAnswer(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if _, ok := err.(*answeredError); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // outcome is what a lease tells about the connection and its host.

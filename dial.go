@@ -181,6 +181,12 @@ func (p *Pool) dialed(d *dial, c *conn) {
 func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	c.index = len(p.conns)
 	p.conns = append(p.conns, c)
+	if c.share != nil {
+		c.spent = c.share.over.Load()
+		if old := c.share.replaces.Swap(nil); old != nil {
+			p.endShareLocked(old)
+		}
+	}
 	if p.closed {
 		return nil
 	}

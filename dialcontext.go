@@ -23,14 +23,17 @@ import (
 // The network and the address are ignored: the service's driver and hosts decide. A Dialer does the
 // same and scores latencies. In the repository, examples/clients has go-redis, pgx and gRPC.
 //
-// DialContext always dials; it takes no connection from the pool. Each call makes up to GetAttempts
-// rounds over the hosts, ejected ones only if all are. If a dial takes longer than FallbackDelay,
-// the next host is dialled in parallel, and the first to connect wins. If no host has room, the
-// call waits. ctx bounds the call, WaitTimeout the wait for room. Its errors are those of
-// GetConnContext.
+// DialContext always dials, with ctx and its values; it takes no connection from the pool. Each call
+// makes up to GetAttempts rounds over the hosts, ejected ones only if all are. If a dial takes
+// longer than FallbackDelay, the next host is dialled in parallel, and the first to connect wins.
+// ctx and WaitTimeout bound the call. Its errors are those of GetConnContext.
 //
-// The connection is the caller's until Close. It counts in MaxConns, and nobody else has used it or
-// will. The driver's connection must be a net.Conn, as NetDriver's is.
+// The connection is the caller's until Close, and nobody else has used it or will. The driver's
+// connection must be a net.Conn, as NetDriver's is.
+//
+// There is no limit of connections, since the client has its own. If MaxConns is set, it is a limit
+// per host. A call fails at once with ErrOverloaded if all hosts that are up have reached it, and
+// the client would have to wait.
 //
 // The host is rated while the connection lives, and not only at its end, which may be hours away:
 //   - HostUp whenever bytes come after a write, since they are an answer. Also for the first bytes
@@ -40,15 +43,20 @@ import (
 //     host no more. A deadline set in the past is how clients interrupt themselves, and rates
 //     nothing.
 //   - HostDown if the client closes the connection after it waited for an answer for a second or
-//     more. http.Transport gives up in this way.
+//     more, and the host hangs: it has answered nobody while each other host has answered five
+//     times. http.Transport gives up in this way. Users who leave a long poll do the same, and the
+//     host is well.
 //
 // InUse counts the open connections. Strategies that go by latency get the latencies of the
 // answers.
 //
+// Remove and Close leave the connection to its user, Close only until CloseDeadline. So close the
+// client before the service. Clients keep connections, so hosts that are added or restored would
+// get no traffic. See Outdated for how clients let go of connections without losing a request.
+// go-redis and go-sql-driver/mysql do so by themselves.
+//
 // The connection has CloseRead, CloseWrite and SyscallConn if the driver's connection has them, and
-// ReadFrom. Remove and Close leave the connection to its user, Close only until CloseDeadline. So
-// close the client before the service, and bound the life of its connections. Otherwise they stay
-// with hosts that were removed.
+// ReadFrom. It is no *net.TCPConn: set socket options in the driver, see NetDriver.SetDialContext.
 //
 // The first call closes the connections that were dialled in advance, and PrespawnConns has no
 // effect from then on: a client begins each connection with a handshake of its own.
@@ -82,7 +90,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		return nil, s.explain(err)
 	}
 	nc := lease.NetConn()
-	if nc == nil {
+	if nc == nil || lease.conn.share != nil {
 		_ = lease.conn.pool.put(lease, outcome{})
 		return nil, fmt.Errorf("%w: service %s: DialContext needs a driver whose connections are net.Conns, not %T",
 			ErrInvalidArg, s.name, lease.Interface())
@@ -95,7 +103,10 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 type clientConn struct {
 	net.Conn
 	lease *Conn
+	host  *host
 	score func(time.Duration) float64 // nil: HostUp
+	born  time.Duration               // by the pool's clock
+	stays time.Duration               // after another host was added or restored, see outdated
 
 	asked   atomic.Int64 // time of the first unanswered write, by the pool's clock; 0: none
 	heard   atomic.Bool  // something was read
@@ -114,7 +125,9 @@ var errGaveUp = errors.New("the client waited for an answer and closed the conne
 // newClientConn returns a connection that has only those optional methods that nc has, because
 // callers ask by type assertion.
 func newClientConn(nc net.Conn, lease *Conn, score func(time.Duration) float64) net.Conn {
-	c := &clientConn{Conn: nc, lease: lease, score: score}
+	h := hostOf(lease)
+	c := &clientConn{Conn: nc, lease: lease, host: h, score: score, born: h.clock.now()}
+	c.stays = time.Duration(h.cluster.rng.Float64() * float64(outdatedWithin))
 	bottom := nc
 	if t, ok := nc.(*timeoutConn); ok {
 		bottom = t.Conn
@@ -220,6 +233,7 @@ func (c *clientConn) Close() (err error) {
 	if at := c.asked.Load(); at != 0 && !c.failed.Load() {
 		waited := c.lease.conn.pool.clock.now() - time.Duration(at)
 		switch {
+		case waited >= longWait && !c.host.hangs():
 		case waited >= longWait:
 			o = outcome{score: HostDown, rated: true, failure: true, cause: errGaveUp}
 		case c.score != nil:
@@ -227,6 +241,18 @@ func (c *clientConn) Close() (err error) {
 		}
 	}
 	return nil
+}
+
+// silentFor is how many answers each other host must have given since a host last answered, so that
+// the host counts as hanging. By chance, a host that works gets none of so many requests in one case
+// of e⁵.
+const silentFor = 5
+
+// hangs reports whether a host has answered nobody while the others have. Otherwise a user may just
+// have left a long poll.
+func (h *host) hangs() bool {
+	others := max(1, int(h.up.Load())-1)
+	return h.cluster.answers.Load()-h.answered.Load() >= uint64(silentFor*others)
 }
 
 // interrupted reports whether the user caused an error.
@@ -247,6 +273,7 @@ func (c *clientConn) answered() {
 		return
 	}
 	now := c.lease.conn.pool.clock.now()
+	c.host.answered.Store(c.host.cluster.answers.Add(1))
 	if at == 0 { // the server speaks first
 		c.lease.rate(outcome{score: HostUp, rated: true}, 0, now)
 		return

@@ -57,20 +57,66 @@ func TestDialContextConnectionIsTheClientsUntilClose(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-func TestDialContextCountsAgainstMaxConns(t *testing.T) {
+func TestDialContextFailsAtOnceAtMaxConnsThatIsSet(t *testing.T) {
 	s := pooly.NewService("full", &pooly.ServiceConfig{
-		PoolConfig:    pooly.PoolConfig{MaxConns: 2, WaitTimeout: 20 * time.Millisecond},
+		PoolConfig:    pooly.PoolConfig{MaxConns: 2},
 		PrespawnConns: -1,
 	})
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	s.Add(listen(t, echo))
 	a, b := dial(t, s), dial(t, s)
 	_, err := s.DialContext(t.Context(), "", "")
-	require.ErrorIs(t, err, pooly.ErrOpTimeout)
+	require.ErrorIs(t, err, pooly.ErrOverloaded)
+	require.ErrorContains(t, err, "each of 1 hosts has its MaxConns of 2 connections")
 	require.NoError(t, a.Close())
 	c := dial(t, s)
 	require.NoError(t, b.Close())
 	require.NoError(t, c.Close())
+}
+
+// A client whose pool is larger than pooly's default stood in a queue that it did not know.
+func TestDialContextHasNoLimitUnlessItIsSet(t *testing.T) {
+	s := pooly.NewService("large", nil)
+	address := listen(t, echo)
+	s.Add(address)
+	leased := get(t, s) // the pool has its own places
+	var conns []net.Conn
+	for range 2 * pooly.DefaultMaxConns {
+		conns = append(conns, dial(t, s))
+	}
+	require.Equal(t, 2*pooly.DefaultMaxConns+1, s.Stats().InUse)
+	release(t, leased)
+	release(t, get(t, s))
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	eventually(t, func() bool { return s.Stats().Open <= 1 })
+	require.NoError(t, s.Close())
+}
+
+// A host that is ejected while clients hold more than MaxConns connections to it must be probed.
+func TestHostWithManyClientConnectionsIsProbed(t *testing.T) {
+	s := pooly.NewService("large", &pooly.ServiceConfig{PrespawnConns: -1, ConsecutiveFailures: 1})
+	a, b := listen(t, echo), listen(t, echo)
+	s.SetHosts(a, b)
+	var conns []net.Conn
+	for range 3 * pooly.DefaultMaxConns {
+		conns = append(conns, dial(t, s))
+	}
+	for ejected := false; !ejected; {
+		require.NoError(t, s.Do(t.Context(), func(c *pooly.Conn) error {
+			if c.Address() == a {
+				return pooly.Retry(errFatal)
+			}
+			return nil
+		}))
+		ejected = hostStats(t, s, a).Ejections > 0
+	}
+	eventually(t, func() bool { return !hostStats(t, s, a).Ejected })
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	require.NoError(t, s.Close())
 }
 
 func TestDialContextReturnsWhatGetConnReturns(t *testing.T) {
@@ -466,6 +512,61 @@ func ExampleService_DialContext() {
 	// Output: hello from web.internal
 }
 
+// Users who leave long polls said that the hosts hang.
+func TestLongPollsThatUsersLeaveEjectNoHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := pooly.NewNetDriver("pipe")
+		d.SetDialContext(func(_ context.Context, _, address string) (net.Conn, error) {
+			a, b := net.Pipe()
+			go func() {
+				buf := make([]byte, 1)
+				for {
+					if _, err := b.Read(buf); err != nil {
+						return
+					}
+					if buf[0] == 'p' {
+						time.Sleep(10 * time.Second)
+					}
+					_, _ = b.Write(buf)
+				}
+			}()
+			t.Cleanup(func() { _ = b.Close() })
+			return a, nil
+		})
+		s := pooly.NewService("polls", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1,
+		})
+		s.SetHosts("a", "b")
+		poll := func(question string) {
+			c := dial(t, s)
+			_, _ = c.Write([]byte(question))
+			stop := time.AfterFunc(1200*time.Millisecond, func() { _ = c.Close() })
+			_, _ = c.Read(make([]byte, 1))
+			stop.Stop()
+			_ = c.Close()
+		}
+		for _, mixed := range []bool{false, true} { // with other requests
+			for range 10 {
+				if mixed {
+					poll("q")
+					poll("q")
+				}
+				var wg sync.WaitGroup
+				for range 12 {
+					wg.Go(func() { poll("p") })
+				}
+				wg.Wait()
+			}
+			for _, a := range []string{"a", "b"} {
+				require.Zero(t, hostStats(t, s, a).Ejections)
+				require.GreaterOrEqual(t, hostStats(t, s, a).Score, 0.5)
+			}
+		}
+		require.NoError(t, s.Close())
+		time.Sleep(time.Minute) // the servers notice
+	})
+}
+
 // A client that gives up on a host that hangs closes the connection, and that is all there is to see.
 func TestDialContextEjectsAHostThatClientsGiveUpOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -484,20 +585,16 @@ func TestDialContextEjectsAHostThatClientsGiveUpOn(t *testing.T) {
 			PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1, ConsecutiveFailures: 2,
 		})
 		s.SetHosts("hangs", "answers")
-		for range 2 {
-			a, b := dial(t, s), dial(t, s)
-			for _, c := range []net.Conn{a, b} {
-				_, err := c.Write([]byte("?"))
-				require.NoError(t, err)
-			}
-			for _, c := range []net.Conn{a, b} {
-				require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Hour)))
-				done := make(chan struct{})
-				go func() { defer close(done); _, _ = c.Read(make([]byte, 1)) }()
-				time.Sleep(2 * time.Second)
-				require.NoError(t, c.Close())
-				<-done
-			}
+		// One request at a time: nobody else asks while a client waits.
+		for i := 0; hostStats(t, s, "hangs").Ejections == 0; i++ {
+			require.Less(t, i, 20)
+			c := dial(t, s)
+			_, err := c.Write([]byte("?"))
+			require.NoError(t, err)
+			time.AfterFunc(2*time.Second, func() { _ = c.Close() })
+			_, _ = c.Read(make([]byte, 1))
+			_ = c.Close()
+			time.Sleep(2 * time.Second)
 		}
 		require.EqualValues(t, 1, hostStats(t, s, "hangs").Ejections)
 		require.Zero(t, hostStats(t, s, "answers").Ejections)

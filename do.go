@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 )
 
 // Do leases a connection, runs f with it and releases it. It is the shortest correct way to use a
@@ -15,11 +16,14 @@ import (
 //		return err
 //	})
 //
-// Do releases the connection with f's error and the score HostUp (see Conn.Release). After nil the
-// host is rated HostUp, and after an error HostDown. The connection is closed unless the driver
-// calls the error temporary. An error that is the caller's own fault does no harm if all hosts get
-// their share of it, because strategies compare the hosts. To rate by degrees, or not by the error,
-// f releases the connection itself, as its last act:
+// Do releases the connection with f's error and the score HostUp (see Conn.Release). After nil, or
+// an error marked by Answered, the host is rated HostUp. After any other error it is rated HostDown,
+// and the connection is closed unless the driver calls the error temporary. So mark the errors of
+// your application that are no fault of the host:
+//
+//	return pooly.Answered(errNoUser)
+//
+// To rate by degrees, or not by the error, f releases the connection itself, as its last act:
 //
 //	c.Release(err, pooly.LatencyScore(time.Since(began), 20*time.Millisecond))
 //
@@ -38,15 +42,16 @@ import (
 // less time is left than the shortest lease of the last second or two took. It fails with
 // ErrOverloaded instead.
 //
-// If ctx ends while f runs, a connection that is a net.Conn (see Conn.NetConn) is closed under f,
-// so that its reads and writes fail. Do's error then wraps ctx.Err() and the cause. Do closes the
-// socket at the bottom, which it finds by the NetConn method that tls.Conn has. Connections of
-// other types are not closed: f must heed ctx.
+// If ctx ends while f runs, the connection's socket is closed under f, so that its reads and writes
+// fail. Do's error then wraps ctx.Err() and the cause. Do finds the socket if Conn.NetConn does:
+// the connection is a net.Conn, or has a method NetConn() net.Conn. It closes the one at the
+// bottom, beneath TLS for example. Connections of other types, and those of NewSharedDriver, are not
+// closed: f must heed ctx.
 //
 // If ctx is cancelled, the host is not rated. If a deadline passes, the host is rated HostDown,
 // unless it had less time than its leases usually take.
 //
-// Do returns f's error without the mark of Retry, or the error of GetConnContext. If no connection
+// Do returns f's error without the mark of Retry or Answered, or the error of GetConnContext. If no connection
 // can be had for another run, the error wraps both. f must not keep the connection.
 func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 	s.retries.request()
@@ -58,11 +63,10 @@ func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 	for run := 1; ; run++ {
 		err = c.run(ctx, f)
 		var again *retryError
-		if !errors.As(err, &again) {
+		retry := errors.As(err, &again)
+		err = unmarked(err)
+		if !retry {
 			return err
-		}
-		if marked, ok := err.(*retryError); ok {
-			err = marked.err
 		}
 		if run >= s.config.GetAttempts || !s.retries.retry(s.clock.now()) {
 			return err
@@ -92,10 +96,65 @@ type retryError struct{ err error }
 func (e *retryError) Error() string { return e.err.Error() }
 func (e *retryError) Unwrap() error { return e.err }
 
+// unmarked removes the marks of Retry and Answered, unless they are wrapped.
+func unmarked(err error) error {
+	for {
+		switch marked := err.(type) {
+		case *retryError:
+			err = marked.err
+		case *answeredError:
+			err = marked.err
+		default:
+			return err
+		}
+	}
+}
+
+// DoWith is Service.Do for a function that works with the connection itself, a T, and the context:
+//
+//	err := pooly.DoWith(ctx, s, func(ctx context.Context, c *client) error {
+//		return c.set(ctx, "key", "value")
+//	})
+//
+// It returns an error that wraps ErrInvalidArg if the connection is not a T.
+func DoWith[T any](ctx context.Context, s *Service, f func(context.Context, T) error) error {
+	return s.Do(ctx, func(c *Conn) error {
+		value, ok := c.Interface().(T)
+		if !ok {
+			err := fmt.Errorf("%w: service %s: DoWith needs connections of type %v, not %T",
+				ErrInvalidArg, s.name, reflect.TypeFor[T](), c.Interface())
+			_ = c.End() // the host has nothing to do with it
+			return err
+		}
+		return f(ctx, value)
+	})
+}
+
+// CallWith is DoWith for a function that returns a result. If there is an error, the result is the
+// zero R.
+//
+//	user, err := pooly.CallWith(ctx, s, func(ctx context.Context, c *client) (*User, error) {
+//		return c.find(ctx, id)
+//	})
+func CallWith[T, R any](
+	ctx context.Context, s *Service, f func(context.Context, T) (R, error),
+) (R, error) {
+	var result R
+	err := DoWith(ctx, s, func(ctx context.Context, c T) (err error) {
+		result, err = f(ctx, c)
+		return err
+	})
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return result, nil
+}
+
 // run calls f with the lease and ends it.
 func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 	p := c.conn.pool
-	unwatch := c.watch(ctx)
+	unwatch := func() bool { return false }
 	returned := false
 	defer func() {
 		if !returned {
@@ -103,6 +162,7 @@ func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 			_ = p.retire(c, outcome{})
 		}
 	}()
+	unwatch = c.watch(ctx)
 	err := f(c)
 	interrupted := unwatch()
 	returned = true
@@ -142,14 +202,14 @@ func (c *Conn) outcome(err error) outcome {
 // whether the socket was closed.
 func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	nc := c.NetConn()
-	if ctx.Done() == nil || nc == nil {
+	if ctx.Done() == nil || nc == nil || c.conn.share != nil { // others use a shared socket
 		return func() bool { return false }
 	}
 	done, interrupted := make(chan struct{}), false
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
 		if interrupted = c.conn.pool.spend(c); interrupted {
-			_ = socketOf(nc).Close()
+			c.closeSocket(nc)
 		}
 	})
 	return func() bool {
@@ -161,17 +221,12 @@ func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	}
 }
 
-// socketOf returns the connection at the bottom of nc, whose Close does not wait for a TLS peer.
-func socketOf(nc net.Conn) net.Conn {
-	for {
-		outer, ok := nc.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nc
+// closeSocket closes the connection at the bottom of nc, whose Close does not wait for a TLS peer.
+func (c *Conn) closeSocket(nc net.Conn) {
+	defer func() {
+		if v := recover(); v != nil {
+			_ = recovered(c.conn.pool.log, "NetConn", v)
 		}
-		inner := outer.NetConn()
-		if inner == nil {
-			return nc
-		}
-		nc = inner
-	}
+	}()
+	_ = socketOf(nc).Close()
 }

@@ -26,6 +26,8 @@
 //
 // A [Driver] makes the connections. [NetDriver], the default, makes TCP connections, Unix sockets
 // or TLS. With a driver of your own, pooly pools any client, for example for SQL, Redis or Thrift.
+// [DriverOf] makes one of a few functions. [NewSharedDriver] is for clients that serve many callers
+// at once.
 //
 // A connection belongs to one lease at a time. After an error that the driver calls fatal it is
 // closed. A connection that died while idle, or that holds unread bytes, is not handed out again.

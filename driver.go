@@ -3,8 +3,9 @@ package pooly
 import "context"
 
 // Driver tells a pool how to connect, close and judge one kind of connection. [NetDriver] is the
-// driver for TCP, Unix sockets and TLS. In the repository, examples/clients has drivers for Redis
-// and memcached.
+// driver for TCP, Unix sockets and TLS. [DriverOf] makes a driver of functions, and
+// [NewSharedDriver] one for clients that serve many callers at once. In the repository,
+// examples/clients has drivers for Redis and memcached.
 //
 // All methods are called concurrently, for different connections, and never with a lock held. Each
 // gets the *Conn that Dial returned, not the lease that GetConn hands out. If a method panics, the

@@ -28,9 +28,9 @@ var (
 	// GetAttempts rounds.
 	ErrNoHostAvailable = errors.New("pooly: no host available")
 
-	// ErrOverloaded says that a call was turned away, for one of three reasons: MaxWaiting callers
-	// wait already, a call of Do has too little time left, or a call of TryLease finds no room. A
-	// later call may succeed.
+	// ErrOverloaded says that a call was turned away, for one of four reasons: MaxWaiting callers
+	// wait already, a call of Do or Lease has too little time left, TryLease finds no room, or
+	// DialContext found MaxConns connections at each host. A later call may succeed.
 	ErrOverloaded = errors.New("pooly: overloaded")
 
 	// ErrRetriesSpent says that the service's budget of retries is spent, see LeaseOptions.Retry.

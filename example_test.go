@@ -118,65 +118,79 @@ func ExampleService_GetConnContext() {
 	// Output: pooly: service small: context deadline exceeded (1 connections of 1 hosts in use, at most 1 each; 0 callers waiting)
 }
 
-// lineConn is a client for a line-based protocol: a connection and its buffered reader, which must stay together.
+// lineConn is a client for a line-based protocol: a socket and its buffered reader, which must stay together.
 type lineConn struct {
-	conn *pooly.Conn // as NetDriver made it
-	r    *bufio.Reader
+	net.Conn
+	r *bufio.Reader
 }
 
 var errNotFound = errors.New("not found") // a server's answer that leaves the connection as good as before
 
-// lineDriver makes lineConns. NetDriver does most of it.
-type lineDriver struct {
-	net *pooly.NetDriver
-}
-
-func (d lineDriver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
-	c, err := d.net.Dial(ctx, address)
-	if err != nil {
-		return nil, err
+func (c *lineConn) ask(question string) (answer string, err error) {
+	if _, err := fmt.Fprintln(c, question); err != nil {
+		return "", err
 	}
-	return pooly.NewConn(&lineConn{c, bufio.NewReader(c.NetConn())}), nil
-}
-
-func (d lineDriver) Close(c *pooly.Conn) {
-	d.net.Close(c.Interface().(*lineConn).conn)
-}
-
-func (d lineDriver) TestOnBorrow(c *pooly.Conn) error {
-	lc := c.Interface().(*lineConn)
-	if n := lc.r.Buffered(); n > 0 {
-		return fmt.Errorf("%d bytes of a reply that nobody read", n)
+	answer, err = c.r.ReadString('\n')
+	if err == nil && answer == "get nothing\n" {
+		return "", errNotFound
 	}
-	return d.net.TestOnBorrow(lc.conn) // is the peer still there?
-}
-
-func (d lineDriver) Temporary(err error) bool {
-	return errors.Is(err, errNotFound)
+	return answer, err
 }
 
 // A driver of your own wraps whatever your protocol needs per connection.
-func ExampleDriver() {
+func ExampleDriverOf() {
 	address, stop := startEcho()
 	defer stop()
-	s := pooly.NewService("lines", &pooly.ServiceConfig{
-		PoolConfig: pooly.PoolConfig{Driver: lineDriver{pooly.NewNetDriver("tcp")}},
+	tcp := pooly.NewNetDriver("tcp")
+	driver := pooly.DriverOf(pooly.DriverFuncs[*lineConn]{
+		Dial: func(ctx context.Context, address string) (*lineConn, error) {
+			c, err := tcp.Dial(ctx, address)
+			if err != nil {
+				return nil, err
+			}
+			return &lineConn{c.NetConn(), bufio.NewReader(c.NetConn())}, nil
+		},
+		Test: func(c *lineConn) error {
+			if n := c.r.Buffered(); n > 0 {
+				return fmt.Errorf("%d bytes of a reply that nobody read", n)
+			}
+			return nil
+		},
+		Temporary: func(err error) bool { return errors.Is(err, errNotFound) },
 	})
+	s := pooly.NewService("lines", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver}})
 	defer s.Close()
 	s.Add(address)
 
-	c, err := s.GetConn()
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer c.Release(&err, pooly.HostUp)
-	lc := c.Interface().(*lineConn)
-	fmt.Fprintln(lc.conn.NetConn(), "get key")
-	var reply string
-	reply, err = lc.r.ReadString('\n')
-	fmt.Print(strings.ToUpper(reply))
-	// Output: GET KEY
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	reply, err := pooly.CallWith(ctx, s, func(_ context.Context, c *lineConn) (string, error) {
+		return c.ask("get key")
+	})
+	fmt.Print(strings.ToUpper(reply), err)
+	// Output:
+	// GET KEY
+	// <nil>
+}
+
+// An error that is the server's answer is no fault of the host, so it says so.
+func ExampleAnswered() {
+	address, stop := startEcho()
+	defer stop()
+	s := pooly.NewService("users", nil)
+	defer s.Close()
+	s.Add(address)
+
+	err := s.Do(context.Background(), func(c *pooly.Conn) error {
+		lc := &lineConn{c.NetConn(), bufio.NewReader(c.NetConn())}
+		_, err := lc.ask("get nothing")
+		if errors.Is(err, errNotFound) {
+			return pooly.Answered(err)
+		}
+		return err
+	})
+	fmt.Println(err, s.Stats().Open)
+	// Output: not found 1
 }
 
 // Preferred is a strategy: it sends everything to the first host with a fair score, in alphabetical order, and

@@ -91,22 +91,15 @@ func TestDialContextAsksEjectedHostsOnceTheOthersHaveFailed(t *testing.T) {
 
 func TestDialContextDoesNotGiveUpForAHostThatIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d := newService(t, pooly.ServiceConfig{
-			GetAttempts:    1,
-			BanditStrategy: inOrder{"full", "slow"},
-			PoolConfig:     pooly.PoolConfig{MaxConns: 1},
-		}, "full", "slow")
-		c := get(t, s)
-		require.Equal(t, "full", c.Address())
+		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "slow")
 		d.slow("slow", time.Hour)
 		go func() {
 			time.Sleep(time.Millisecond)
-			s.Remove("slow")
-			time.Sleep(50 * time.Millisecond)
-			_ = c.Release(errFatal, pooly.HostDown)
+			s.SetHosts("other")
 		}()
 		_, err := s.DialContext(t.Context(), "", "")
-		require.ErrorIs(t, err, pooly.ErrInvalidArg, "it connects once there is room")
+		require.ErrorIs(t, err, pooly.ErrInvalidArg, "it connects, to find that the fake connection is no net.Conn")
+		require.Equal(t, 1, d.host("other").dials)
 	})
 }
 

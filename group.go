@@ -17,7 +17,7 @@ type group struct {
 	log      *slog.Logger               // immutable
 	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
 	direct   atomic.Bool                // DialContext has been called: connections that nobody has leased are not kept
-	freed    signal                     // a place for a connection became free; see DialContext
+	limited  bool                       // immutable; MaxConns was set, so it bounds DialContext too
 
 	size atomic.Int32 // hosts in use
 	up   atomic.Int32 // hosts in use that are not ejected

@@ -67,6 +67,7 @@ func (h *host) become(to status) {
 		h.suspectAt = 1
 		h.stopProbe()
 		s.up.Add(1)
+		s.gainedAt.Store(int64(s.clock.now()))
 	}
 	h.allowLocked()
 	s.generation.Add(1)
@@ -224,7 +225,7 @@ func (h *host) dialDown(d *dial) bool {
 	if h.closed || h.status != ejected {
 		return false
 	}
-	full := h.open >= h.config.MaxConns
+	full := h.open-h.apart >= h.config.MaxConns
 	if h.dialing == 0 && !full {
 		d.began = h.ejections
 		h.startDialLocked(d)

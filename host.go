@@ -26,6 +26,8 @@ type host struct {
 	curve  loadCurve    // written under Pool.mu
 	recent decay.Recent // guarded by Pool.mu; as of the last refresh
 	learnt decay.Learnt // the same
+
+	answered atomic.Uint64 // what cluster.answers was when it last answered a client of DialContext
 }
 
 func (s *cluster) newHost(address string, score float64, now time.Duration) *host {

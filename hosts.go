@@ -112,6 +112,7 @@ func (c *change) joinLocked(address string) {
 	s.hosts[address] = h
 	s.order = append(s.order, h)
 	s.up.Add(1)
+	s.gainedAt.Store(int64(c.now))
 	c.joined = append(c.joined, h)
 }
 

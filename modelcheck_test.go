@@ -85,7 +85,7 @@ func (m *model) checkReturned(in pooly.Inside) {
 			m.reached.cancels++
 		case errors.Is(c.err, pooly.ErrOverloaded):
 			m.reached.overloads++
-			if m.plan.MaxWaiting == 0 && !(c.kind == opDo && c.patience > 0) {
+			if m.plan.MaxWaiting == 0 && c.kind != opDial && !(c.kind == opDo && c.patience > 0) {
 				m.failf("call %d was turned away without a limit or deadline: %v", c.id, c.err)
 			}
 		case errors.Is(failure.Reason, context.DeadlineExceeded) && c.patience > 0 && c.doneAt.Sub(c.began) >= c.patience:

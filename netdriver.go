@@ -21,6 +21,9 @@ const DefaultConnTimeout = 5 * time.Second
 // read: they may be the late reply to someone else's request. TestOnBorrow finds out by peeking at
 // the socket. It does not wait and consumes nothing. On systems other than Unix it finds nothing.
 //
+// A driver for a protocol can embed a *NetDriver, and replace only Dial and Temporary, if each of its
+// connections has a method NetConn() net.Conn. DriverOf is shorter still.
+//
 // Call the Set methods before the driver is used. All other methods may be called concurrently.
 type NetDriver struct {
 	network      string
@@ -148,13 +151,18 @@ func (d *NetDriver) Close(c *Conn) {
 	}
 }
 
+// testSocket tests the connection's socket, if it has one that can be found.
+func (c *Conn) testSocket() error {
+	if c.conn.live == nil { // of another driver
+		c.conn.live = livenessOf(c.conn.value)
+	}
+	return c.conn.live.check()
+}
+
 // TestOnBorrow implements Driver. It returns an error if the peer has closed the connection, or if
 // there are unread bytes. It also removes a deadline that the last user has left.
 func (d *NetDriver) TestOnBorrow(c *Conn) error {
-	if c.conn.live == nil { // of another driver
-		return nil
-	}
-	return c.conn.live.check()
+	return c.testSocket()
 }
 
 // Temporary implements Driver. It reports true only for an interrupted system call, which does no

@@ -37,7 +37,8 @@ type Pool struct {
 	relaxing *time.Timer   // calls relax; nil before the first limit
 	outside  int32         // leases of DialContext, which the limit does not count
 	conns    []*conn       // all connections: idle, leased and being closed
-	open     int           // connections and dials in flight, at most MaxConns
+	open     int           // connections and dials in flight, at most MaxConns more than apart
+	apart    int           // of these, DialContext's that MaxConns does not bound
 	drained  chan struct{} // made by shut; closed when open is 0
 
 	gate     gate

@@ -10,7 +10,8 @@ import (
 )
 
 // race is one DialContext. It dials in goroutines of its own and with the caller's context. Its
-// connections come from no pool and go to none, but they count in MaxConns.
+// connections come from no pool and go to none. They count in MaxConns if that is set; otherwise
+// there may be any number.
 //
 // In each round it dials the hosts one after the other: first the hosts that the strategy picks,
 // then the others. If all are ejected, it dials those. If a dial takes longer than FallbackDelay,
@@ -21,7 +22,7 @@ type race struct {
 	ctx     context.Context // of the dials; ends with the race
 	results chan raced
 	running int
-	evicted bool // an idle connection was closed to make room
+	full    bool // a host had MaxConns connections
 }
 
 // raced is the result of one dial.
@@ -45,7 +46,6 @@ func (s *Service) dialOutside(ctx context.Context) (*Conn, error) {
 		defer cancel()
 	}
 	for attempt := 1; ; attempt++ {
-		freed := s.freed.listen()
 		lease, failed, err := s.raceOnce(ctx)
 		switch {
 		case lease != nil || err != nil:
@@ -54,32 +54,29 @@ func (s *Service) dialOutside(ctx context.Context) (*Conn, error) {
 			return nil, ErrPoolClosed
 		case s.size.Load() == 0:
 			return nil, ErrNoHostAvailable
-		case !failed: // no room is no attempt
+		case !failed: // the hosts have changed meanwhile
 			attempt--
 		case attempt >= s.config.GetAttempts:
 			return nil, ErrNoHostAvailable
-		default:
-			freed = nil
 		}
-		s.waitForRoom(ctx, freed)
+		s.pauseRace(ctx)
 	}
 }
 
-// waitForRoom waits until a place becomes free, but at most RetryDelay: a connection may have
-// become idle. It also returns if the context ends or the service is closed, which the next round
-// notices.
-func (s *Service) waitForRoom(ctx context.Context, freed <-chan struct{}) {
+// pauseRace waits for RetryDelay between two rounds. It also returns if the context ends or the
+// service is closed, which the next round notices.
+func (s *Service) pauseRace(ctx context.Context) {
 	t := time.NewTimer(s.config.RetryDelay)
 	defer t.Stop()
 	select {
-	case <-freed:
 	case <-t.C:
 	case <-s.done:
 	case <-ctx.Done():
 	}
 }
 
-// raceOnce runs one round. failed says that a host could not be reached. Otherwise, none had room.
+// raceOnce runs one round. failed says that a host could not be reached. If none failed, but hosts
+// are full, it returns an error.
 func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err error) {
 	if err := contextError(ctx); err != nil {
 		return nil, false, err
@@ -101,7 +98,11 @@ func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err e
 		}
 		if r.running == 0 {
 			if len(down) == 0 || slices.ContainsFunc(hosts, (*host).isUp) {
-				return nil, failed, nil
+				if r.full && !failed {
+					err = fmt.Errorf("%w: each of %d hosts has its MaxConns of %d connections",
+						ErrOverloaded, len(hosts), s.config.MaxConns)
+				}
+				return nil, failed, err
 			}
 			v, hosts, down = nil, append(hosts, down...), nil // the others are ejected, too
 			continue
@@ -161,12 +162,11 @@ func (v *snapshot) bringForward(s *Service, hosts []*host, i int) error {
 	return nil
 }
 
-// start begins to dial a host. It reports false if the host has no room. The first that has none
-// closes an idle connection, so that there is room soon.
+// start begins to dial a host. It reports false if the host has no room. An idle connection is
+// closed to make room.
 func (r *race) start(h *host) bool {
-	ok, evicted := h.reserve(!r.evicted)
-	r.evicted = r.evicted || evicted
-	if !ok {
+	if !h.reserve() && !(h.evictIdle() && h.reserve()) {
+		r.full = r.full || h.ctx.Err() == nil
 		return false
 	}
 	r.running++
@@ -254,26 +254,35 @@ func (h *host) dropUnused() {
 	go h.destroyAll(unused)
 }
 
-// reserve takes a place for a connection of DialContext. If the pool is full and evict is set, it
-// closes an idle connection instead.
-func (h *host) reserve(evict bool) (ok, evicted bool) {
+// reserve takes a place for a connection of DialContext.
+func (h *host) reserve() bool {
 	h.mu.Lock()
 	defer h.unlock()
-	switch {
-	case h.closed:
-		return false, false
-	case h.open < h.config.MaxConns:
-		h.open++
-		h.dialing++
-		h.racing++
-		h.settleLocked()
-		return true, false
-	case evict && h.idle.top != nil:
-		go h.destroy(h.idle.pop())
-		h.settleLocked()
-		return false, true
+	if h.closed || h.limited && h.open >= h.config.MaxConns {
+		return false
 	}
-	return false, false
+	h.open++
+	if !h.limited {
+		h.apart++
+	}
+	h.dialing++
+	h.racing++
+	h.settleLocked()
+	return true
+}
+
+// evictIdle closes an idle connection. It reports false if there is none.
+func (h *host) evictIdle() bool {
+	h.mu.Lock()
+	if h.idle.top == nil {
+		h.unlock()
+		return false
+	}
+	c := h.idle.pop()
+	h.settleLocked()
+	h.unlock()
+	h.destroy(c)
+	return true
 }
 
 // raceEnded records a dial of DialContext. A failure after the end of the race says nothing about
@@ -287,14 +296,18 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	switch {
 	case result.conn != nil:
 		h.dials++
+		result.conn.outside = true
 		after = h.connectedLocked(d, result.conn)
 		h.settleLocked()
 		h.unlock()
-	case ctx.Err() == nil || errors.Is(result.err, errExited):
-		h.dials++
-		after = h.failedLocked(d, result.err)
-		h.freePlace()
 	default:
+		if !h.limited {
+			h.apart--
+		}
+		if ctx.Err() == nil || errors.Is(result.err, errExited) {
+			h.dials++
+			after = h.failedLocked(d, result.err)
+		}
 		h.freePlace()
 	}
 	d.done(after)
@@ -310,7 +323,7 @@ func (h *host) lendOutside(c *conn) *Conn {
 	if !closed {
 		lease = c.nextLease()
 		h.lendLocked(c, lease)
-		c.outside, c.spent = true, true
+		c.spent = true
 		h.outside++
 		h.allowLocked()
 	}

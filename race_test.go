@@ -479,38 +479,6 @@ func TestDialContextClosesWhatLosesTheRace(t *testing.T) {
 	}
 }
 
-// A caller of DialContext at a full host waited for RetryDelay even if a place became free at once.
-func TestDialContextStartsAsSoonAsAnotherDialHasFailed(t *testing.T) {
-	for name, other := range map[string]func(context.Context, *pooly.Service){
-		"of DialContext": func(ctx context.Context, s *pooly.Service) { _, _ = s.DialContext(ctx, "", "") },
-		"of GetConn":     func(ctx context.Context, s *pooly.Service) { _, _ = s.GetConnContext(ctx) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s, d := newService(t, pooly.ServiceConfig{
-					PoolConfig: pooly.PoolConfig{MaxConns: 1, RetryDelay: time.Hour},
-				}, "a")
-				d.refuse("a")
-				d.slow("a", 10*time.Millisecond)
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan struct{})
-				go func() { // it fails, and pauses before its next attempt
-					defer close(ended)
-					other(ctx, s)
-				}()
-				synctest.Wait()
-				time.AfterFunc(15*time.Millisecond, func() { d.accept("a") })
-				began := time.Now()
-				_, err := s.DialContext(t.Context(), "", "")
-				require.ErrorIs(t, err, pooly.ErrInvalidArg, "the fake's connections are no net.Conns")
-				require.Equal(t, 20*time.Millisecond, time.Since(began), "the failed dial and its own")
-				cancel()
-				<-ended
-			})
-		})
-	}
-}
-
 func TestDialContextCountsItsDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "a", "b")

@@ -77,6 +77,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 		s.patience = s.fallback
 	}
 	s.wake, s.queue.queued = s.awake, s.dialAll
+	s.limited = config.MaxConns > 0
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
 	s.reaper = newReaper(s.group, s.eachPool)

@@ -208,8 +208,11 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 		p.outside--
 		p.allowLocked()
 	}
-	outlived := c.expires > 0 && now >= c.expires
-	unfit := o.fatal || c.spent || outlived || p.closed || p.barred
+	if o.fatal && c.share != nil && p.excusesLocked(o) {
+		o.fatal = false
+	}
+	c.spent = c.spent || o.fatal
+	unfit := c.spent || c.outlived(now) || p.closed || p.barred
 	if !unfit {
 		p.pushIdleLocked(c)
 	}
@@ -262,6 +265,12 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 	}
 }
 
+// excusesLocked reports whether a shared client survives an outcome that is fatal: a timeout, while
+// the host serves others over the same client.
+func (p *Pool) excusesLocked(o outcome) bool {
+	return o.timeout && p.limiter.endAt > 0 && p.clock.now()-p.limiter.endAt < usualMemory
+}
+
 // relax raises or lifts a limit from which too few leases tell.
 func (p *Pool) relax() {
 	p.mu.Lock()
@@ -301,6 +310,11 @@ func (p *Pool) lendLocked(c *conn, l *Conn) {
 	c.since = p.coarse.Load()
 	c.load = p.load.Add(1)
 	p.gets++
+}
+
+// outlived reports whether a connection has passed MaxConnLifetime.
+func (c *conn) outlived(now time.Duration) bool {
+	return c.expires > 0 && now >= c.expires
 }
 
 // expiry returns when an idle connection expires.

@@ -39,6 +39,9 @@ func Of(c net.Conn) Checker {
 		return s
 	}
 	if tc, ok := c.(*tls.Conn); ok {
+		if s, ok := tc.NetConn().(*TLSSocket); ok {
+			return s
+		}
 		if s := newSocket(tc.NetConn()); s != nil {
 			return &tlsOnSocket{tls: tc, socket: s}
 		}

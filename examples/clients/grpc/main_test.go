@@ -6,6 +6,7 @@ import (
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/real"
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -15,7 +16,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	real.RunWithStandIns(t, run)
+	real.RunWithStandIns(t, run, standin.GRPC)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {

@@ -2,11 +2,7 @@
 // and the channel's service config. Example grpc puts pooly under channels instead, where it chooses
 // the server of each connection.
 //
-// Without arguments it starts three servers in the process, and stops one of them halfway:
-//
-//	go -C examples/clients run ./grpcbalancer
-//
-// Given addresses, it checks the health of what listens there, such as etcd:
+// It checks the health of what listens there, such as etcd:
 //
 //	etcd & go -C examples/clients run ./grpcbalancer 127.0.0.1:2379
 package main
@@ -18,10 +14,7 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"sync"
 
-	"github.com/3XX0/pooly/examples/clients/internal/demo"
-	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	_ "github.com/3XX0/pooly/poolygrpc" // registers the policy "pooly"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -61,45 +54,35 @@ func newChannel(addresses ...string) (*grpc.ClientConn, error) {
 }
 
 func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: go run main.go host:port...")
+		os.Exit(2)
+	}
 	if err := run(os.Stdout, os.Args[1:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// counts are how many calls each server answered.
-type counts struct {
-	mu sync.Mutex
-	by map[string]int
-}
-
-func (c *counts) add(p *peer.Peer) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p.Addr != nil {
-		c.by[p.Addr.String()]++
-	}
-}
-
 func run(w io.Writer, addresses ...string) error {
-	servers, addresses := standin.Start(addresses, standin.GRPC)
-	defer servers.StopAll()
 	channel, err := newChannel(addresses...)
 	if err != nil {
 		return err
 	}
 	defer channel.Close()
 	client := grpc_health_v1.NewHealthClient(channel)
-	answered := counts{by: make(map[string]int)}
-	err = demo.Load(2000, servers.StopOne, func() error {
+	answered := make(map[string]int)
+	for range 1000 {
 		var server peer.Peer
 		_, err := client.Check(context.Background(), &grpc_health_v1.HealthCheckRequest{},
 			grpc.WaitForReady(true), grpc.Peer(&server))
-		answered.add(&server)
-		return err
-	})
-	for _, a := range slices.Sorted(maps.Keys(answered.by)) {
-		fmt.Fprintf(w, "%s answered %d calls\n", a, answered.by[a])
+		if err != nil {
+			return err
+		}
+		answered[server.Addr.String()]++
 	}
-	return err
+	for _, a := range slices.Sorted(maps.Keys(answered)) {
+		fmt.Fprintf(w, "%s answered %d calls\n", a, answered[a])
+	}
+	return nil
 }

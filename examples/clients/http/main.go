@@ -1,11 +1,7 @@
 // Http balances every request over several web servers: each goes to the one that answers soonest, and is sent again
 // to another if its connection breaks.
 //
-// Without arguments it starts three servers in the process, and stops one of them halfway:
-//
-//	go -C examples/clients run ./http
-//
-// Given addresses, it requests / from what listens there, such as nginx:
+// It requests / from what listens there, such as nginx:
 //
 //	go -C examples/clients run ./http 127.0.0.1:8080 127.0.0.1:8081
 package main
@@ -18,12 +14,14 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
-	"github.com/3XX0/pooly/examples/clients/internal/demo"
-	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/3XX0/pooly/poolyhttp"
 )
 
 func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: go run main.go host:port...")
+		os.Exit(2)
+	}
 	if err := run(os.Stdout, os.Args[1:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -58,16 +56,17 @@ func get(client *http.Client, url string) (string, error) {
 }
 
 func run(w io.Writer, addresses ...string) error {
-	servers, addresses := standin.Start(addresses, standin.HTTP)
-	defer servers.StopAll()
 	s := newService(addresses...)
 	defer s.Close()
 	client := newClient(s)
 
-	err := demo.Load(5000, servers.StopOne, func() error {
-		_, err := get(client, "http://web/")
-		return err
-	})
-	demo.Report(w, s)
-	return err
+	for range 1000 {
+		if _, err := get(client, "http://web/"); err != nil {
+			return err
+		}
+	}
+	for _, h := range s.Stats().Hosts {
+		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/real"
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -16,7 +17,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	real.RunWithStandIns(t, run)
+	real.RunWithStandIns(t, run, standin.Memcached)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {

@@ -1,11 +1,7 @@
 // Postgres puts pooly under pgx: the client keeps its own pool, and pooly chooses the server of each connection and
 // learns from what happens on it. Several servers are what reads go to: a primary and its replicas.
 //
-// Without arguments it starts three servers in the process that only pretend, and stops one of them halfway:
-//
-//	go -C examples/clients run ./postgres
-//
-// Given addresses, it queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
+// It queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
 //
 //	pg_createcluster 15 one --start -p 5433; pg_createcluster 15 two --start -p 5434
 //	go -C examples/clients run ./postgres 127.0.0.1:5433 127.0.0.1:5434
@@ -21,13 +17,15 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
-	"github.com/3XX0/pooly/examples/clients/internal/demo"
-	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: go run main.go host:port...")
+		os.Exit(2)
+	}
 	if err := run(os.Stdout, os.Args[1:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -68,8 +66,6 @@ func isAnswer(err error) bool {
 }
 
 func run(w io.Writer, addresses ...string) error {
-	servers, addresses := standin.Start(addresses, standin.Postgres)
-	defer servers.StopAll()
 	s := pooly.NewService("postgres", nil)
 	defer s.Close()
 	s.SetHosts(addresses...)
@@ -79,10 +75,13 @@ func run(w io.Writer, addresses ...string) error {
 	}
 	defer pool.Close() // before the service, which would wait for its connections
 
-	err = demo.Load(2000, servers.StopOne, func() error {
-		_, err := read[string](context.Background(), pool, "select current_setting('port')")
-		return err
-	})
-	demo.Report(w, s)
-	return err
+	for range 1000 {
+		if _, err := read[string](context.Background(), pool, "select current_setting('port')"); err != nil {
+			return err
+		}
+	}
+	for _, h := range s.Stats().Hosts {
+		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+	}
+	return nil
 }

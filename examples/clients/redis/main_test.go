@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/real"
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -19,10 +21,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	var out strings.Builder
-	require.NoError(t, run(&out))
-	require.Contains(t, out.String(), `greeting is "hello"`)
-	require.Contains(t, out.String(), "down: ", "one was stopped halfway")
+	real.RunWithStandIns(t, run, standin.Redis)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {
@@ -82,7 +81,7 @@ func TestRepliesOfEveryKindAreRead(t *testing.T) {
 		c := conn{r: bufio.NewReader(strings.NewReader(sent))}
 		_, err := c.reply()
 		require.Error(t, err, sent)
-		require.Equal(t, sent == "-ERR no\r\n", driver{}.Temporary(err), sent)
+		require.Equal(t, sent == "-ERR no\r\n", errors.As(err, new(replyError)), sent)
 	}
 }
 

@@ -1,16 +1,10 @@
 // Sql puts pooly under database/sql: each query goes to the server that the strategy picks, and a server that dies
 // costs no query but those in flight. The servers must be equal: replicas to read from, say.
 //
-// Without arguments it starts three servers in the process that only pretend, and stops one of them halfway:
-//
-//	go -C examples/clients run ./sql
-//
-// Given addresses, it queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
+// It queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
 //
 //	pg_createcluster 15 one --start -p 5433; pg_createcluster 15 two --start -p 5434
 //	go -C examples/clients run ./sql 127.0.0.1:5433 127.0.0.1:5434
-//
-// This file stands alone: copy it, and pass addresses.
 package main
 
 import (
@@ -32,10 +26,11 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// pretend starts servers that only pretend. It is nil without demo.go.
-var pretend func() (addresses []string, stopOne, stopAll func())
-
 func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: go run main.go host:port...")
+		os.Exit(2)
+	}
 	if err := run(os.Stdout, os.Args[1:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -55,7 +50,7 @@ func newService(addresses ...string) *pooly.Service {
 	d.SetNetConn(func(c driver.Conn) net.Conn { return c.(*stdlib.Conn).Conn().PgConn().Conn() })
 	s := pooly.NewService("postgres", &pooly.ServiceConfig{
 		PoolConfig:     pooly.PoolConfig{Driver: d, MaxConns: 10},
-		BanditStrategy: pooly.NewHotCold(5, 0.84),
+		BanditStrategy: pooly.NewLeastLatency(),
 	})
 	s.SetHosts(addresses...)
 	return s
@@ -74,15 +69,6 @@ func read(ctx context.Context, db *sql.DB, query string) (value string, err erro
 }
 
 func run(w io.Writer, addresses ...string) error {
-	stopOne := func() {}
-	if len(addresses) == 0 {
-		if pretend == nil {
-			return errors.New("give addresses of PostgreSQL servers")
-		}
-		var stopAll func()
-		addresses, stopOne, stopAll = pretend()
-		defer stopAll()
-	}
 	s := newService(addresses...)
 	defer s.Close()
 	db := poolysql.Open(s)
@@ -93,10 +79,7 @@ func run(w io.Writer, addresses ...string) error {
 	failures := make(chan error, workers)
 	for range workers {
 		wg.Go(func() {
-			for i := range queries / workers {
-				if i == queries/workers/2 {
-					stopOne()
-				}
+			for range queries / workers {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				_, err := read(ctx, db, "select current_setting('port')")
 				cancel()

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"io"
 	"sync"
 	"testing"
 
 	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/real"
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/3XX0/pooly/poolysql"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -17,18 +17,11 @@ func TestMain(m *testing.M) {
 }
 
 func TestRunByItself(t *testing.T) {
-	real.RunWithStandIns(t, run)
+	real.RunWithStandIns(t, run, standin.Postgres)
 }
 
 func TestRunAgainstRealServers(t *testing.T) {
 	real.RunWithOneDown(t, run, real.Postgres(t))
-}
-
-// main.go is meant to be copied without demo.go.
-func TestRunWithoutServersSaysWhatItNeeds(t *testing.T) {
-	defer func(f func() ([]string, func(), func())) { pretend = f }(pretend)
-	pretend = nil
-	require.ErrorContains(t, run(io.Discard), "give addresses")
 }
 
 // Queries go to all servers, and reads do not notice that one of them is killed under them.

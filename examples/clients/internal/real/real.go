@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/stretchr/testify/require"
 )
 
@@ -53,11 +54,14 @@ func Addresses(servers []*Server) []string {
 	return addresses
 }
 
-// RunWithStandIns runs an example's program as on a machine without servers.
-func RunWithStandIns(t *testing.T, run func(out io.Writer, addresses ...string) error) {
+// RunWithStandIns runs an example's program as on a machine without servers. One of three is down.
+func RunWithStandIns(t *testing.T, run func(out io.Writer, addresses ...string) error, start func() *standin.Server) {
 	t.Helper()
+	servers, addresses := standin.Start(nil, start)
+	defer servers.StopAll()
+	servers.StopOne()
 	var out strings.Builder
-	require.NoError(t, run(&out))
+	require.NoError(t, run(&out, addresses...))
 	require.Contains(t, out.String(), "score")
 }
 

@@ -1,0 +1,107 @@
+package pooly
+
+import (
+	"context"
+	"fmt"
+)
+
+// DriverFuncs are what DriverOf and NewSharedDriver make a driver of. T is the type of a connection.
+// Only Dial is required. All are called concurrently, and never with a lock held.
+type DriverFuncs[T any] struct {
+	// Dial connects to address. It should give up when ctx ends, see Driver.Dial.
+	Dial func(ctx context.Context, address string) (T, error)
+
+	// Close closes a connection. Its error is ignored. Default nil: the connection's method Close.
+	// If it has none, the net.Conn that its method NetConn returns is closed.
+	Close func(T) error
+
+	// Test returns an error if a connection is unfit for use, see Driver.TestOnBorrow. It must not
+	// wait for the network. Default nil: all are fit.
+	Test func(T) error
+
+	// Temporary reports whether a connection is still fit for use after an error, see
+	// Driver.Temporary. Default nil: it never is.
+	Temporary func(error) bool
+}
+
+// check panics if a function is missing that constructor needs.
+func (f *DriverFuncs[T]) check(constructor string) {
+	if f.Dial == nil {
+		panic(fmt.Errorf("%w: %s: DriverFuncs.Dial is nil", ErrInvalidArg, constructor))
+	}
+}
+
+func (f *DriverFuncs[T]) close(value T) {
+	if f.Close != nil {
+		_ = f.Close(value)
+		return
+	}
+	switch closer := any(value).(type) {
+	case interface{ Close() error }:
+		_ = closer.Close()
+	case interface{ Close() }:
+		closer.Close()
+	default:
+		if nc := asNetConn(value); nc != nil {
+			_ = nc.Close()
+		}
+	}
+}
+
+// DriverOf returns a driver made of functions. Conn.Interface returns a connection, a T; so does
+// Value, and DoWith hands it to a function.
+//
+//	type client struct {
+//		net.Conn
+//		r *bufio.Reader // must stay with the socket
+//	}
+//
+//	tcp := pooly.NewNetDriver("tcp")
+//	d := pooly.DriverOf(pooly.DriverFuncs[*client]{
+//		Dial: func(ctx context.Context, address string) (*client, error) {
+//			c, err := tcp.Dial(ctx, address)
+//			if err != nil {
+//				return nil, err
+//			}
+//			return &client{c.NetConn(), bufio.NewReader(c.NetConn())}, nil
+//		},
+//	})
+//
+// If T is a net.Conn, as it is if it embeds one, or has a method NetConn() net.Conn, the driver
+// knows its socket:
+//   - A connection is not handed out again if its peer has closed it, or if bytes are unread, as
+//     with NetDriver. Deadlines that the last user has left are removed. Test is asked besides.
+//   - Service.Do closes the socket when its context ends.
+//
+// It panics if Dial is nil.
+func DriverOf[T any](funcs DriverFuncs[T]) Driver {
+	funcs.check("DriverOf")
+	return &funcsDriver[T]{funcs}
+}
+
+type funcsDriver[T any] struct{ funcs DriverFuncs[T] }
+
+func (d *funcsDriver[T]) Dial(ctx context.Context, address string) (*Conn, error) {
+	value, err := d.funcs.Dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return NewConn(value), nil
+}
+
+func (d *funcsDriver[T]) Close(c *Conn) {
+	if value, ok := c.Interface().(T); ok {
+		d.funcs.close(value)
+	}
+}
+
+func (d *funcsDriver[T]) TestOnBorrow(c *Conn) error {
+	if err := c.testSocket(); err != nil || d.funcs.Test == nil {
+		return err
+	}
+	return d.funcs.Test(Value[T](c))
+}
+
+func (d *funcsDriver[T]) Temporary(err error) bool {
+	return d.funcs.Temporary != nil && d.funcs.Temporary(err)
+}
