@@ -68,7 +68,7 @@ var (
 	mostReached = reached{functions: 190, structs: 42, fields: 321, files: 41}
 
 	// Of this, what runs in the caller's goroutine.
-	mostCalled = reached{functions: 83, structs: 30, fields: 186, files: 29}
+	mostCalled = reached{functions: 83, structs: 30, fields: 187, files: 29}
 )
 
 type reached struct{ functions, structs, fields, files int }
