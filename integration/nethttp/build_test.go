@@ -15,69 +15,52 @@ import (
 // edit replaces a text that is in a file of net/http exactly once.
 type edit struct{ file, old, new string }
 
-// edits have an http.Transport call the hooks of testdata/overlay/pooly_hooks.go. They are made in copies.
+// after returns the edit that adds text after a line.
+func after(file, line, text string) edit {
+	return edit{file, line + "\n", line + "\n" + text + "\n"}
+}
+
+// edits have an http.Transport call the hooks of testdata/overlay/pooly_hooks.go. They are made in
+// copies.
 var edits = []edit{
 	{"roundtrip.go", "return t.roundTrip(req)", "return t.hookedRoundTrip(req)"},
 
 	// A Client must see a RoundTripper that is not net/http's own.
-	{"client.go", "\tcase *Transport:\n", "\tcase *Transport:\n\t\tif foreign {\n\t\t\treturn false\n\t\t}\n"},
-	{
-		"transport.go", "func (t *Transport) CloseIdleConnections() {\n",
-		"func (t *Transport) CloseIdleConnections() {\n" +
-			"\tif poolyHooks != nil {\n\t\tpoolyHooks.CloseIdleConnections(t)\n\t}\n",
-	},
+	after("client.go", "\tcase *Transport:", "if foreign { return false }"),
 
-	// What tests ask of the inside of a Transport and a service can answer.
-	{
-		"export_test.go", "\tkeys = make([]string, 0)\n",
-		"\tif poolyHooks != nil {\n\t\tfor key := range poolyHooks.Idle(t) {\n\t\t\tkeys = append(keys, key)\n\t\t}\n" +
-			"\t\tslices.Sort(keys)\n\t\treturn\n\t}\n\tkeys = make([]string, 0)\n",
-	},
-	{
-		"export_test.go", "func (t *Transport) IdleConnKeyCountForTesting() int {\n",
-		"func (t *Transport) IdleConnKeyCountForTesting() int {\n" +
-			"\tif poolyHooks != nil {\n\t\treturn len(poolyHooks.Idle(t))\n\t}\n",
-	},
-	{
-		"export_test.go", "func (t *Transport) IdleConnCountForTesting(scheme, addr string) int {\n",
-		"func (t *Transport) IdleConnCountForTesting(scheme, addr string) int {\n" +
-			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.Idle(t)[\"|\"+scheme+\"|\"+addr]\n\t}\n",
-	},
-	{
-		"export_test.go", "func (t *Transport) IdleConnStrsForTesting() []string {\n",
-		"func (t *Transport) IdleConnStrsForTesting() []string {\n" +
-			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.idleStrings(t)\n\t}\n",
-	},
-	{
-		"export_test.go", "func (t *Transport) IdleConnStrsForTesting_h2() []string {\n",
-		"func (t *Transport) IdleConnStrsForTesting_h2() []string {\n" +
-			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.idleStrings(t)\n\t}\n",
-	},
-	{
-		"export_test.go", "SetRoundTripRetried   = hookSetter(&testHookRoundTripRetried)",
-		"SetRoundTripRetried = func(f func()) {\n\t\twatchesRetries = f != nil\n" +
-			"\t\thookSetter(&testHookRoundTripRetried)(f)\n\t}",
-	},
-	{
-		"export_test.go", "func (t *Transport) NumPendingRequestsForTesting() int {\n",
-		"func (t *Transport) NumPendingRequestsForTesting() int {\n" +
-			"\tif poolyHooks != nil {\n\t\treturn poolyHooks.Pending(t)\n\t}\n",
-	},
+	after("transport.go", "func (t *Transport) CloseIdleConnections() {",
+		"if poolyHooks != nil { poolyHooks.CloseIdleConnections(t) }"),
+
+	// What tests ask of the inside of a Transport, and a service can answer.
+	after("export_test.go", "func (t *Transport) IdleConnKeysForTesting() (keys []string) {",
+		"if poolyHooks != nil { return poolyHooks.idleKeys(t) }"),
+	after("export_test.go", "func (t *Transport) IdleConnKeyCountForTesting() int {",
+		"if poolyHooks != nil { return len(poolyHooks.Idle(t)) }"),
+	after("export_test.go", "func (t *Transport) IdleConnCountForTesting(scheme, addr string) int {",
+		`if poolyHooks != nil { return poolyHooks.Idle(t)["|"+scheme+"|"+addr] }`),
+	after("export_test.go", "func (t *Transport) IdleConnStrsForTesting() []string {",
+		"if poolyHooks != nil { return poolyHooks.idleStrings(t) }"),
+	after("export_test.go", "func (t *Transport) IdleConnStrsForTesting_h2() []string {",
+		"if poolyHooks != nil { return poolyHooks.idleStrings(t) }"),
+	after("export_test.go", "func (t *Transport) NumPendingRequestsForTesting() int {",
+		"if poolyHooks != nil { return poolyHooks.Pending(t) }"),
+	{"export_test.go", "= hookSetter(&testHookRoundTripRetried)", "= setRetriedHook"},
 
 	// The hooks are set before all tests, and services are closed after each.
 	{"main_test.go", "\tv := m.Run()\n", "\tinstallPooly()\n\tv := m.Run()\n"},
-	{
-		"main_test.go", "func afterTest(t testing.TB) {\n",
-		"func afterTest(t testing.TB) {\n\tcloseServices()\n",
-	},
+	after("main_test.go", "func afterTest(t testing.TB) {", "closeServices()"),
 }
 
-// compile compiles net/http's tests, with the hooks. It returns the test binary and the directory to run it in.
+// compile compiles net/http's tests, with the hooks. It returns the test binary and the directory to
+// run it in.
 func compile(t *testing.T) (binary, dir string) {
 	t.Helper()
 	out, err := exec.Command("go", "env", "GOROOT").Output()
 	require.NoError(t, err)
 	dir = filepath.Join(strings.TrimSpace(string(out)), "src", "net", "http")
+	if strings.Contains(dir, "golang.org"+string(filepath.Separator)+"toolchain@") {
+		t.Skipf("go has downloaded its toolchain to %s, where it allows no -overlay", dir)
+	}
 	overlay, err := copies(dir, t.TempDir())
 	require.NoError(t, err)
 	list, err := json.Marshal(map[string]any{"Replace": overlay})
@@ -87,7 +70,7 @@ func compile(t *testing.T) (binary, dir string) {
 	if binary = *keep; binary == "" {
 		binary = filepath.Join(temp, "nethttp.test")
 	}
-	args := []string{"test", "-c", "-vet=off", "-o", binary, "-overlay", filepath.Join(temp, "overlay.json")}
+	args := []string{"test", "-c", "-vet=off", "-o", binary, "-overlay=" + filepath.Join(temp, "overlay.json")}
 	if *race {
 		args = append(args, "-race")
 	}
@@ -118,9 +101,10 @@ func copies(dir, temp string) (overlay map[string]string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if s := string(text); strings.Contains(s, "synctest.Test(") && strings.Contains(s, "\npackage http_test\n") {
-			// synctest may be used for nothing else.
-			texts[filepath.Base(name)] = strings.ReplaceAll(s, "synctest.Test(", "synctestTest(") + "\nvar _ = synctest.Test\n"
+		s := string(text)
+		if strings.Contains(s, "\npackage http_test\n") && strings.Contains(s, "synctest.Test(") {
+			s = strings.ReplaceAll(s, "synctest.Test(", "synctestTest(")
+			texts[filepath.Base(name)] = s + "\nvar _ = synctest.Test\n" // or its import may be unused
 		}
 	}
 	for _, e := range edits {

@@ -1,2 +1,3 @@
-// Package nethttp holds net/http's own tests, run over pooly's HTTP transport. docs/HTTP.md says what they show.
+// Package nethttp runs the tests of net/http over poolyhttp.Transport. docs/HTTP.md says what they
+// show.
 package nethttp

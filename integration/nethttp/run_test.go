@@ -17,9 +17,8 @@ import (
 type result string
 
 const (
-	passed  result = "PASS"
-	failed  result = "FAIL"
-	skipped result = "SKIP"
+	passed result = "PASS"
+	failed result = "FAIL" // anything else: it was skipped
 )
 
 // results are those of a run of net/http's tests.
@@ -39,8 +38,14 @@ func (r *results) failures(test string) []string {
 	}
 	slices.Sort(names)
 	return slices.DeleteFunc(names, func(parent string) bool {
-		return slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, parent+"/") })
+		return slices.ContainsFunc(names, func(name string) bool {
+			return strings.HasPrefix(name, parent+"/")
+		})
 	})
+}
+
+func (r *results) output(test string) string {
+	return strings.Join(r.lines[test], "\n")
 }
 
 // silence is how long a test may say nothing before it counts as hung.
@@ -49,21 +54,38 @@ const silence = 10 * time.Second
 // variant runs a test binary of net/http.
 type variant struct {
 	binary, dir string
-	over        string   // what serves an http.Transport: "", itself; "foreign", itself, but its clients do not know; "pooly"
 	skip        []string // tests and subtests that are not run
+
+	// over is what serves an http.Transport: pooly, or by default the http.Transport itself.
+	over string
 }
 
-// run runs the named top-level tests, one after the other. A test that ends the process or hangs has failed.
+// tests returns the names of all top-level tests, but for those that are not run.
+func (v variant) tests() ([]string, error) {
+	cmd := exec.Command(v.binary, "-test.list=^Test")
+	cmd.Dir = v.dir
+	out, err := cmd.Output()
+	names := strings.Fields(string(out))
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(v.skip, name) })
+	return names, err
+}
+
+// run runs the named top-level tests, one after the other. A test that ends the process or hangs
+// has failed.
 func (v variant) run(tests []string) (*results, error) {
-	r := &results{ended: make(map[string]result), sends: make(map[string]bool), lines: make(map[string][]string)}
+	r := &results{
+		ended: make(map[string]result),
+		sends: make(map[string]bool),
+		lines: make(map[string][]string),
+	}
 	for len(tests) > 0 {
 		if err := v.runOnce(r, tests); err != nil {
 			return nil, err
 		}
-		left := slices.DeleteFunc(slices.Clone(tests), func(test string) bool { return r.ended[test] != "" })
+		left := slices.Clone(tests)
+		left = slices.DeleteFunc(left, func(test string) bool { return r.ended[test] != "" })
 		if len(left) == len(tests) {
-			return nil, fmt.Errorf("none of %d tests has run, the first is %s:\n%s", len(left), left[0],
-				strings.Join(r.lines[""], "\n"))
+			return nil, fmt.Errorf("none ran of %s:\n%s", strings.Join(left, ", "), r.output(""))
 		}
 		tests = left
 	}
@@ -88,7 +110,9 @@ func (v variant) runOnce(r *results, tests []string) error {
 	}
 	defer alive.Close()
 	out, in := io.Pipe()
+	defer out.Close()
 	cmd.Stdout, cmd.Stderr = in, in
+	cmd.WaitDelay = time.Second // for processes that a test has left
 	if err = cmd.Start(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package http
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -50,6 +51,11 @@ func (t *Transport) hookedRoundTrip(req *Request) (*Response, error) {
 	return poolyHooks.RoundTrip(t, address, req)
 }
 
+// idleKeys returns a string for each address with idle connections.
+func (h *PoolyHooks) idleKeys(t *Transport) []string {
+	return slices.Sorted(maps.Keys(h.Idle(t)))
+}
+
 // idleStrings returns a string for each idle connection.
 func (h *PoolyHooks) idleStrings(t *Transport) (idle []string) {
 	for key, n := range h.Idle(t) {
@@ -62,13 +68,17 @@ func (h *PoolyHooks) idleStrings(t *Transport) (idle []string) {
 }
 
 // WatchesRetries reports whether the test wants Retried to be called.
-func WatchesRetries() bool {
-	return watchesRetries
-}
+func WatchesRetries() bool { return watchesRetries }
+
+// Retried tells the test that a request is sent again.
+func Retried() { testHookRoundTripRetried() }
 
 var watchesRetries bool
 
-// Retried tells the test that a request is sent again.
-func Retried() {
-	testHookRoundTripRetried()
+func setRetriedHook(f func()) {
+	watchesRetries = f != nil
+	if f == nil {
+		f = nop
+	}
+	testHookRoundTripRetried = f
 }

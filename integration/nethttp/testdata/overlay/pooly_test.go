@@ -81,13 +81,14 @@ func poolyRoundTrip(t *http.Transport, address string, req *http.Request) (*http
 		return s.transport.RoundTrip(req)
 	}
 	sends := 0
-	resp, err := s.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) {
 			if sends++; sends > 1 {
 				http.Retried()
 			}
 		},
-	})))
+	})
+	resp, err := s.transport.RoundTrip(req.WithContext(ctx))
 	if resp != nil {
 		resp.Request = req
 	}
