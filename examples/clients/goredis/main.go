@@ -1,6 +1,10 @@
 // Goredis puts pooly under go-redis: the client keeps its own pool, and pooly chooses the server of each connection
 // and learns from what happens on it.
 //
+// All hosts of a service must be equal: here, replicas that are read. For writes, make a second service that has only
+// the primary, and a second client over it. Keys that are spread over servers need redis.NewClusterClient or
+// redis.NewRing, and not pooly.
+//
 // It reads from what listens there:
 //
 //	redis-server --port 6379 & redis-server --port 6380 --replicaof 127.0.0.1 6379 &
@@ -31,13 +35,14 @@ func main() {
 }
 
 // newClient returns a client that is connected by the service. It repeats a command that failed, up to three times,
-// and gives connections up after a while, so that the strategy gets to choose again.
+// writes too. For commands that must not run twice, set MaxRetries to -1.
+//
+// When a host was removed, added or restored, an idle connection that should move is replaced before its next command.
+// The client finds that out by itself. If Dialer adds TLS, the client cannot: set ConnMaxLifetime then.
 func newClient(s *pooly.Service) *redis.Client {
 	return redis.NewClient(&redis.Options{
-		Dialer:          s.DialContext,
-		PoolSize:        8,
-		ConnMaxLifetime: time.Minute,
-		ReadTimeout:     500 * time.Millisecond,
+		Dialer:      s.DialContext,
+		ReadTimeout: 500 * time.Millisecond,
 	})
 }
 

@@ -1,5 +1,10 @@
 // Postgres puts pooly under pgx: the client keeps its own pool, and pooly chooses the server of each connection and
-// learns from what happens on it. Several servers are what reads go to: a primary and its replicas.
+// learns from what happens on it. To choose the server of each query, see package poolysql.
+//
+// All hosts of a service must be equal, because pooly knows no roles: here, replicas that are read. For writes, make a
+// second service that has only the primary, and a second pool over it. target_session_attrs does not work over
+// DialContext: pgx would close what it does not want and take the next connection for it. If one pool must find the
+// primary by itself, give pgx all addresses in its connection string, and do without pooly there.
 //
 // It queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
 //
@@ -14,9 +19,9 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -32,14 +37,18 @@ func main() {
 	}
 }
 
-// newPool returns a pool that is connected by the service. Connections are given up after a while, so that the
-// strategy gets to choose again.
+// newPool returns a pool that is connected by the service.
+//
+// When a host was removed, added or restored, an idle connection that should move is replaced before its next query:
+// PrepareConn asks pooly. LookupFunc is needed, or pgx would look the service's name up.
 func newPool(ctx context.Context, s *pooly.Service) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig("user=postgres dbname=postgres host=" + s.Name() + " sslmode=disable pool_max_conns=8")
 	if err != nil {
 		return nil, err
 	}
-	config.MaxConnLifetime = time.Minute
+	config.PrepareConn = func(_ context.Context, c *pgx.Conn) (bool, error) {
+		return !pooly.Outdated(c.PgConn().Conn()), nil
+	}
 	config.ConnConfig.DialFunc = s.DialContext
 	config.ConnConfig.LookupFunc = func(_ context.Context, host string) ([]string, error) {
 		return []string{host}, nil // the name is never looked up

@@ -56,3 +56,26 @@ func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 		return err
 	}))
 }
+
+// Connections come back to a server that was down, and leave one that is removed, and no query fails for that.
+func TestConnectionsComeBackToARealServer(t *testing.T) {
+	servers := real.Postgres(t)
+	s := pooly.NewService("postgres", nil)
+	defer s.Close()
+	s.SetHosts(real.Addresses(servers)...)
+	pool, err := newPool(t.Context(), s)
+	require.NoError(t, err)
+	defer pool.Close()
+	once := func() error {
+		var n int
+		return pool.QueryRow(t.Context(), "select 42").Scan(&n)
+	}
+	require.NoError(t, demo.Load(500, servers[1].Kill, func() error {
+		_, err := read[int](t.Context(), pool, "select 42")
+		return err
+	}))
+	servers[1].Restart(t)
+	real.ComesBack(t, s, servers[1].Address, once)
+	s.Remove(servers[0].Address)
+	require.NoError(t, demo.Load(500, func() {}, once))
+}

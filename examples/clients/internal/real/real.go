@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/examples/clients/internal/demo"
 	"github.com/3XX0/pooly/examples/clients/internal/standin"
 	"github.com/stretchr/testify/require"
 )
@@ -23,6 +25,7 @@ type Server struct {
 	Address string
 	command *exec.Cmd
 	done    chan struct{} // closed when the process has ended
+	ready   func() error
 }
 
 // Stop ends the process, first by asking. It may be called again.
@@ -74,6 +77,24 @@ func RunWithOneDown(t *testing.T, run func(out io.Writer, addresses ...string) e
 	require.Contains(t, out.String(), servers[2].Address)
 }
 
+// ComesBack asks, by several goroutines, until a host that was restored has its share of the client's connections. No
+// request may fail.
+func ComesBack(t *testing.T, s *pooly.Service, address string, request func() error) {
+	t.Helper()
+	requests := 0
+	require.Eventually(t, func() bool {
+		require.NoError(t, demo.Load(200, func() {}, request))
+		requests += 200
+		for _, h := range s.Stats().Hosts {
+			if h.Address == address {
+				return h.InUse*2*len(s.Stats().Hosts) >= s.Stats().InUse // half of its share, at least
+			}
+		}
+		return false
+	}, 30*time.Second, 20*time.Millisecond)
+	t.Logf("%d requests, none failed: %+v", requests, s.Stats().PoolStats)
+}
+
 // program returns the path of a server's program, or skips the test. Besides PATH it looks where Debian keeps what is
 // not meant for everyone.
 func program(t testing.TB, name, debian string) string {
@@ -93,23 +114,43 @@ func program(t testing.TB, name, debian string) string {
 // start starts a program and waits until ready returns nil. It is stopped when the test ends.
 func start(t testing.TB, address string, command *exec.Cmd, ready func() error) *Server {
 	t.Helper()
+	s := &Server{Address: address, command: command, ready: ready}
+	t.Cleanup(s.Stop)
+	s.start(t)
+	return s
+}
+
+// Restart starts a server again that was stopped or killed.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	old := s.command
+	s.command = exec.Command(old.Path, old.Args[1:]...)
+	s.command.Dir, s.command.SysProcAttr = old.Dir, old.SysProcAttr
+	s.start(t)
+}
+
+func (s *Server) start(t testing.TB) {
+	t.Helper()
+	command, done := s.command, make(chan struct{})
+	s.done = done
 	log := new(strings.Builder) // read after the process has ended
 	command.Stdout, command.Stderr = log, log
-	require.NoError(t, command.Start())
-	s := &Server{Address: address, command: command, done: make(chan struct{})}
+	if err := command.Start(); err != nil {
+		close(done)
+		require.NoError(t, err)
+	}
 	go func() {
-		defer close(s.done)
+		defer close(done)
 		_ = command.Wait()
 	}()
-	t.Cleanup(s.Stop)
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		err := ready()
+		err := s.ready()
 		if err == nil {
-			return s
+			return
 		}
 		select {
-		case <-s.done:
+		case <-done:
 			require.FailNow(t, command.Path+" ended", log.String())
 		case <-time.After(20 * time.Millisecond):
 		}

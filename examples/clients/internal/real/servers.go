@@ -126,6 +126,33 @@ func Postgres(t testing.TB) []*Server {
 	return servers
 }
 
+// MariaDB starts three servers with the same, empty, database test, and lets root in without a password.
+func MariaDB(t testing.TB) []*Server {
+	t.Helper()
+	mariadbd, install := program(t, "mariadbd", "mariadb-server"), program(t, "mariadb-install-db", "mariadb-server")
+	var servers []*Server
+	first := ""
+	for range 3 {
+		dir, p := folder(t), port(t)
+		data := filepath.Join(dir, "data")
+		make := exec.Command("cp", "-r", first, data)
+		if first == "" {
+			first = data
+			make = exec.Command(install, "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal")
+		}
+		output, err := make.CombinedOutput()
+		require.NoError(t, err, string(output))
+		command := exec.Command(mariadbd, "--no-defaults", "--datadir="+data, "--port="+p, "--bind-address=127.0.0.1",
+			"--socket="+filepath.Join(dir, "socket"), "--skip-name-resolve", "--innodb-buffer-pool-size=8M",
+			"--innodb-log-file-size=8M", "--max-connect-errors=1000000")
+		if os.Getuid() == 0 {
+			command.Args = append(command.Args, "--user=root")
+		}
+		servers = append(servers, start(t, "127.0.0.1:"+p, command, ask("127.0.0.1:"+p, "", "")))
+	}
+	return servers
+}
+
 // asPostgres gives dir to the user postgres if the test runs as root, and returns what makes a command that user's.
 func asPostgres(t testing.TB, dir string) *syscall.SysProcAttr {
 	t.Helper()
