@@ -1,6 +1,6 @@
 // Command grpc compares poolygrpc with gRPC-Go's own policies, over real servers on loopback:
 //
-//	go -C integration/grpc run . -rounds 2
+//	go -C integration/grpc run .
 //
 // It has two experiments. In "mixed", one of five servers is slow, one fails fast for a while, and
 // one is killed and started again. In "brownout", all five become eight times as slow for a while.
