@@ -422,7 +422,7 @@ func TestMaxRequestsBoundsCallsInFlight(t *testing.T) {
 	}
 	all, failed := c.load(16, 500*time.Millisecond, 5*time.Second)
 	require.Zero(t, failed)
-	require.Greater(t, all, int64(100), "calls that wait are woken soon")
+	require.Greater(t, all, int64(32), "calls that wait are woken soon, not at their deadline")
 	for _, s := range servers {
 		require.EqualValues(t, 1, s.peak.Load())
 	}
@@ -471,7 +471,7 @@ func TestConfigurationErrorsNameTheField(t *testing.T) {
 	for config, message := range map[string]string{
 		`{"strategy":"roundrobin"}`:                        `strategy "roundrobin" is none of epsilon_greedy, hot_cold`,
 		`{"choices":1}`:                                    "choices",
-		`{"quantile":2}`:                                   "quantile 2",
+		`{"strategy":"hot_cold","quantile":2}`:             "quantile 2",
 		`{"strategy":"epsilon_greedy","epsilon":2}`:        "epsilon",
 		`{"strategy":"softmax","temperature":-1}`:          "temperature",
 		`{"strategy":"ucb","exploration":-1}`:              "exploration",

@@ -1,6 +1,6 @@
 // Command grpc compares poolygrpc with gRPC-Go's own policies, over real servers on loopback:
 //
-//	go -C integration/grpc run . -rounds 2
+//	go -C integration/grpc run .
 //
 // It has two experiments. In "mixed", one of five servers is slow, one fails fast for a while, and
 // one is killed and started again. In "brownout", all five become eight times as slow for a while.
@@ -39,7 +39,8 @@ var policies = []struct{ name, config string }{
 		`{"weighted_round_robin":{"blackoutPeriod":"1s","weightUpdatePeriod":"0.1s"}}`},
 	{"least_request", `{"least_request_experimental":{}}`},
 	{"outlier_detection of round_robin", outliers("10s", "30s", `{"round_robin":{}}`)},
-	{"outlier_detection of least_request", outliers("10s", "30s", `{"least_request_experimental":{}}`)},
+	{"outlier_detection of least_request",
+		outliers("10s", "30s", `{"least_request_experimental":{}}`)},
 	{"the same, each second", outliers("1s", "5s", `{"least_request_experimental":{}}`)},
 	{"**pooly**, round_robin", `{"pooly":{"strategy":"round_robin"}}`},
 	{"**pooly**, power_of_two", `{"pooly":{"strategy":"power_of_two"}}`},
