@@ -15,7 +15,8 @@ import (
 type LeaseOptions struct {
 	// Avoid has addresses of hosts that have failed the request. The lease is of another host while
 	// another can be reached. If no other host is up, it is of any host after RetryDelay. If no
-	// other host has room, it is of any host after FallbackDelay.
+	// other host has room, it is of any host after FallbackDelay. If there is no other host, it is
+	// of any host at once.
 	Avoid []string
 
 	// Retry says that the request was sent before. Retries have a budget: a fifth of the other
@@ -35,10 +36,14 @@ func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error
 	} else if !s.retries.retry(s.clock.now()) {
 		return nil, named("service", s.name, ErrRetriesSpent)
 	}
-	if len(options.Avoid) == 0 {
+	var avoid []*line
+	if len(options.Avoid) > 0 {
+		avoid = s.linesOf(options.Avoid)
+	}
+	if len(avoid) == 0 || len(avoid) == int(s.size.Load()) {
 		return s.lease(ctx, true)
 	}
-	return s.leaseOther(ctx, s.linesOf(options.Avoid))
+	return s.leaseOther(ctx, avoid)
 }
 
 // leaseOther leases a connection of a host whose pool's line is not in avoid, while another can be
@@ -55,8 +60,8 @@ func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) 
 func (s *Service) linesOf(addresses []string) (lines []*line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range addresses {
-		if h := s.hosts[a]; h != nil {
+	for i, a := range addresses {
+		if h := s.hosts[a]; h != nil && !slices.Contains(addresses[:i], a) {
 			lines = append(lines, &h.line)
 		}
 	}
@@ -189,7 +194,9 @@ func (c *Conn) rate(o outcome, elapsed, now time.Duration) bool {
 	return ok
 }
 
-func (h *host) rateExchange(l *Conn, o outcome, elapsed, now time.Duration) (after func(), ok bool) {
+func (h *host) rateExchange(
+	l *Conn, o outcome, elapsed, now time.Duration,
+) (after func(), ok bool) {
 	h.mu.Lock()
 	defer h.unlock()
 	c := l.conn

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/dns"
+	"github.com/3XX0/pooly/poolyhttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -46,6 +48,16 @@ func overTLS(pool *x509.CertPool) pooly.Driver {
 	d := pooly.NewNetDriver("tcp")
 	d.SetTLSConfig(&tls.Config{RootCAs: pool})
 	return d
+}
+
+func overHTTP() (*http.Response, error) {
+	s := pooly.NewService("api", &pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
+	})
+	s.SetHosts("10.0.0.1:8080", "10.0.0.2:8080")
+	client := &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: time.Second}
+	resp, err := client.Get("http://api/path")
+	return resp, err
 }
 
 func follow(ctx context.Context, s *pooly.Service) error {
@@ -122,7 +134,7 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{do, overTLS, follow, ownResolver, options, afterHostpool}
+	_ = []any{do, overTLS, overHTTP, follow, ownResolver, options, afterHostpool}
 	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: best{}}
 )
 

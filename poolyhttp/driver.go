@@ -1,19 +1,22 @@
-// Package poolyhttp balances HTTP requests over the hosts of a pooly.Service: each request, over
-// HTTP/1 and HTTP/2.
 package poolyhttp
+
+//lint:file-ignore SA1019 Transports that set the deprecated Dial and DialTLS work as with net/http.
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/3XX0/pooly"
 )
 
-// Driver is the pooly.Driver for NewTransport. Its connections are of type *http.ClientConn and
-// kept alive.
+// Driver is the pooly.Driver for NewTransport, which alone can use its connections.
 //
 // An HTTP/2 connection serves many requests at once, but a lease only one. So Dial returns one
 // HTTP/2 connection as often as the server allows streams, each time as a new Conn. The connection
@@ -22,153 +25,307 @@ import (
 type Driver struct {
 	scheme    string
 	transport *http.Transport
+	upgrades  *http.Transport // speaks HTTP/1 only
+	epoch     time.Time
+
+	sharing atomic.Bool // a host has spoken HTTP/2
 
 	mu    sync.Mutex // guards the fields below; not held while dialling
-	conns map[*http.ClientConn]*httpConn
-	hosts map[string]*httpHost // hosts that spoke HTTP/2
+	hosts map[string]*host
 }
 
 var _ pooly.Driver = (*Driver)(nil)
 
-// httpConn is a connection that Dial has returned. It is guarded by the driver's lock.
-type httpConn struct {
+// host is a host that has connections or is being dialled. It is guarded by the driver's lock.
+type host struct {
+	turn   chan struct{} // immutable; full while someone looks for a connection to share, or dials
+	users  int           // connections and dials; without any, the driver forgets the host
+	plain  bool          // it has spoken HTTP/1
+	newest *conn         // of the connections that are shared; nil if it was closed
+}
+
+// conn is what NewConn gets: an HTTP/1 connection, or an HTTP/2 connection for one more request.
+type conn struct {
+	*http.ClientConn
+	driver  *Driver
 	address string
-	places  int // how many of its Conns are open
+	shared  bool     // HTTP/2
+	socket  net.Conn // for httptrace; without TLS; nil if it is unknown
+
+	places  int          // guarded by driver.mu; how many of its Conns are open
+	streams atomic.Int64 // how many requests the server allows at once, as of the last dial
+	silent  atomic.Bool  // a request timed out, and nothing came meanwhile: take no more
+	used    atomic.Bool  // it has served a request
+	heardAt atomic.Int64 // when the last answer came, since driver.epoch
+	idleAt  atomic.Int64 // when it was dialled, or its last lease ended, since driver.epoch
 }
 
-// httpHost is a host whose connections are shared.
-type httpHost struct {
-	turn chan struct{}    // full while someone looks for a connection or dials
-	conn *http.ClientConn // guarded by the driver's lock; the newest, nil if it was closed
-}
+// DefaultMaxConns is the MaxConns of a service with a Driver whose configuration leaves it 0.
+//
+// net/http has no limit by default, so this one only stops a flood. While requests time out, the
+// service finds a lower limit by itself (see pooly.PoolConfig.MaxConns).
+const DefaultMaxConns = 10_000
 
-// NewDriver returns a driver for hosts that speak HTTP. scheme is "http" or "https"; anything
-// else panics. The transport says how to connect: its DialContext, TLSClientConfig, Protocols,
-// limits and so on are used, but not its own pool. A nil transport means one like
-// http.DefaultTransport, without a proxy.
+// NewDriver returns a driver for hosts that speak HTTP. scheme is "http" or "https"; anything else
+// panics. The transport says how to connect: its DialContext, TLSClientConfig, Protocols, timeouts
+// and so on are used. It is copied. nil means one like http.DefaultTransport, without a proxy.
+//
+// These fields have no effect: MaxConnsPerHost, MaxIdleConns and a positive MaxIdleConnsPerHost.
+// pooly.PoolConfig.MaxConns bounds connections instead. HTTP/2 is that of net/http, also if another
+// one was registered with the transport.
 //
 // If hosts are added by addresses that their certificates do not name, set
-// TLSClientConfig.ServerName.
+// TLSClientConfig.ServerName. If requests over HTTP/2 have no deadline, set HTTP2.SendPingTimeout:
+// otherwise a connection that died silently is found out only when a request times out.
 func NewDriver(scheme string, transport *http.Transport) *Driver {
 	if scheme != "http" && scheme != "https" {
-		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https", pooly.ErrInvalidArg, scheme))
+		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https",
+			pooly.ErrInvalidArg, scheme))
 	}
 	if transport == nil {
 		transport = &http.Transport{ForceAttemptHTTP2: true}
-		if d, ok := http.DefaultTransport.(*http.Transport); ok {
-			transport = d.Clone()
+		if t, ok := http.DefaultTransport.(*http.Transport); ok {
+			transport = t.Clone()
 			transport.Proxy = nil
 		}
 	}
-	return &Driver{
+	d := &Driver{
 		scheme:    scheme,
-		transport: transport,
-		conns:     make(map[*http.ClientConn]*httpConn),
-		hosts:     make(map[string]*httpHost),
+		transport: adapt(transport),
+		epoch:     time.Now(),
+		hosts:     make(map[string]*host),
+	}
+	d.upgrades = d.transport.Clone()
+	d.upgrades.Protocols = new(http.Protocols)
+	d.upgrades.Protocols.SetHTTP1(true)
+	if tls := d.upgrades.TLSClientConfig; tls != nil {
+		tls.NextProtos = slices.Clone(tls.NextProtos) // the original still needs its own
+		tls.NextProtos = slices.DeleteFunc(tls.NextProtos, func(p string) bool { return p == "h2" })
+	}
+	return d
+}
+
+// adapt returns a copy of a transport that tells its sockets, see socketKey.
+func adapt(given *http.Transport) *http.Transport {
+	// The custom dial functions below would turn off HTTP/2 for a transport that has it by default.
+	usual := given.TLSClientConfig == nil && given.DialContext == nil && given.DialTLSContext == nil &&
+		given.Dial == nil && given.DialTLS == nil
+	offered := given.TLSClientConfig != nil && slices.Contains(given.TLSClientConfig.NextProtos, "h2")
+	t := given.Clone()
+	if t.Protocols == nil && t.TLSNextProto == nil && (usual || offered) {
+		t.ForceAttemptHTTP2 = true
+	}
+	if t.TLSNextProto["h2"] != nil { // of x/net/http2, which the copy cannot use
+		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
+	}
+	// Connections of NewClientConn are not counted when they are made, but when they are closed.
+	t.MaxConnsPerHost = 0
+	dial := t.DialContext
+	switch legacy := t.Dial; {
+	case dial == nil && legacy != nil:
+		dial = func(_ context.Context, network, address string) (net.Conn, error) {
+			return legacy(network, address)
+		}
+	case dial == nil:
+		dial = new(net.Dialer).DialContext
+	}
+	t.DialContext = tellSocket(dial)
+	if t.DialTLSContext != nil {
+		t.DialTLSContext = tellSocket(t.DialTLSContext)
+	}
+	return t
+}
+
+// socketKey is the key of a *net.Conn in the context of a dial, for the socket that it makes.
+type socketKey struct{}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func tellSocket(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if socket, ok := ctx.Value(socketKey{}).(*net.Conn); ok && err == nil {
+			*socket = c
+		}
+		return c, err
 	}
 }
 
-// Dial implements Driver. It takes pooly.DefaultConnTimeout at most.
+// DefaultMaxConns returns DefaultMaxConns, see pooly.Driver.
+func (d *Driver) DefaultMaxConns() int {
+	return DefaultMaxConns
+}
+
+// Dial implements pooly.Driver. It takes pooly.DefaultConnTimeout at most.
 func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, pooly.DefaultConnTimeout)
 	defer cancel()
-	d.mu.Lock()
-	h := d.hosts[address]
-	d.mu.Unlock()
-	if h != nil && !pooly.IsProbe(ctx) {
+	h := d.enter(address)
+	c, err := d.dial(ctx, h, address)
+	if err != nil {
+		d.leave(address)
+		return nil, err
+	}
+	return pooly.NewConn(c), nil
+}
+
+// dial connects to a host, or shares its HTTP/2 connection. The host's dials take turns unless it
+// is known to speak HTTP/1, since each could serve all others.
+func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, error) {
+	if d.sharing.Load() && !d.speaksPlain(h) && !pooly.IsProbe(ctx) {
 		select {
 		case h.turn <- struct{}{}:
 			defer func() { <-h.turn }()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if cc := d.share(h); cc != nil {
-			return pooly.NewConn(cc), nil
+		if c := d.share(h); c != nil {
+			return c, nil
 		}
 	}
+	c := &conn{driver: d, address: address, places: 1}
+	ctx = context.WithValue(ctx, socketKey{}, &c.socket)
 	cc, err := d.transport.NewClientConn(ctx, d.scheme, address)
 	if err != nil {
 		return nil, err
 	}
+	c.ClientConn = cc
+	c.idleAt.Store(int64(d.now()))
+	streams := cc.Available()
+	c.shared = streams > 1 // an HTTP/2 connection allows many before the server has said how many
+	c.streams.Store(int64(streams))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.conns[cc] = &httpConn{address: address, places: 1}
-	if cc.Available() > 1 {
-		if d.hosts[address] == nil {
-			d.hosts[address] = &httpHost{turn: make(chan struct{}, 1)}
-		}
-		d.hosts[address].conn = cc
+	h.plain = !c.shared
+	if c.shared {
+		h.newest = c
+		d.sharing.Store(true)
 	}
-	return pooly.NewConn(cc), nil
+	return c, nil
+}
+
+// dialHTTP1 connects to a host for a request that HTTP/2 cannot carry.
+func (d *Driver) dialHTTP1(ctx context.Context, address string) (*http.ClientConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, pooly.DefaultConnTimeout)
+	defer cancel()
+	return d.upgrades.NewClientConn(ctx, d.scheme, address)
+}
+
+// enter counts one more user of a host.
+func (d *Driver) enter(address string) *host {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hosts[address]
+	if h == nil {
+		h = &host{turn: make(chan struct{}, 1)}
+		d.hosts[address] = h
+	}
+	h.users++
+	return h
+}
+
+// leave counts one user of a host less.
+func (d *Driver) leave(address string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hosts[address]
+	if h.users--; h.users == 0 {
+		delete(d.hosts, address)
+	}
+}
+
+func (d *Driver) speaksPlain(h *host) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return h.plain
 }
 
 // share returns a host's connection once more, nil if none can serve one more request.
-func (d *Driver) share(h *httpHost) *http.ClientConn {
+func (d *Driver) share(h *host) *conn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cc := h.conn
-	if cc == nil || cc.Err() != nil {
+	c := h.newest
+	if c == nil || c.silent.Load() || c.Err() != nil {
 		return nil
 	}
-	available := cc.Available() // 0 also after GOAWAY
-	if c := d.conns[cc]; available > 0 && c.places < available+cc.InFlight() {
-		c.places++
-		return cc
+	available := c.Available() // 0 also after GOAWAY
+	streams := available + c.InFlight()
+	if available == 0 || c.places >= streams {
+		return nil
 	}
-	return nil
+	c.streams.Store(int64(streams))
+	c.places++
+	return c
 }
 
-// Close implements Driver.
-func (d *Driver) Close(c *pooly.Conn) {
-	cc, ok := c.Interface().(*http.ClientConn)
-	if ok && d.leave(cc) {
-		_ = cc.Close()
+// Close implements pooly.Driver.
+func (d *Driver) Close(pc *pooly.Conn) {
+	c, ok := pc.Interface().(*conn)
+	if !ok {
+		return
 	}
-}
-
-// leave closes one Conn of a connection, and reports whether it was the last.
-func (d *Driver) leave(cc *http.ClientConn) bool {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	c := d.conns[cc]
-	if c == nil {
-		return false
+	c.places--
+	last := c.places == 0
+	if h := d.hosts[c.address]; last && h.newest == c {
+		h.newest = nil
 	}
-	if c.places--; c.places > 0 {
-		return false
+	d.mu.Unlock()
+	if last {
+		_ = c.ClientConn.Close()
+		if c.socket != nil {
+			_ = c.socket.Close() // after an upgrade, it was the client's
+		}
 	}
-	delete(d.conns, cc)
-	if h := d.hosts[c.address]; h != nil && h.conn == cc {
-		h.conn = nil
-	}
-	return true
+	d.leave(c.address)
 }
 
-var errNoMoreRequests = errors.New("the server takes no more requests on this connection")
+var (
+	errNotHTTP        = errors.New("not a connection of poolyhttp.Driver")
+	errNoMoreRequests = errors.New("the server takes no more requests on this connection")
+	errSilent         = errors.New("the connection was silent while a request timed out")
+	errIdle           = errors.New("the connection was idle for longer than IdleConnTimeout")
+)
 
-// TestOnBorrow implements Driver. It returns an error if the connection was closed, or if the
-// server has asked to close it.
-func (d *Driver) TestOnBorrow(c *pooly.Conn) error {
-	cc, ok := c.Interface().(*http.ClientConn)
+// TestOnBorrow implements pooly.Driver. It returns an error if the connection was closed, if no
+// more requests can be sent on it, or if it was idle for longer than the transport's
+// IdleConnTimeout.
+func (d *Driver) TestOnBorrow(pc *pooly.Conn) error {
+	c, ok := pc.Interface().(*conn)
 	if !ok {
 		return errNotHTTP
 	}
-	if err := cc.Err(); err != nil {
+	if err := c.Err(); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	shared := d.conns[cc] != nil && d.hosts[d.conns[cc].address] != nil
-	if shared && cc.Available() == 0 { // an HTTP/1 connection may be about to become available
+	if c.silent.Load() {
+		return errSilent
+	}
+	// An HTTP/2 connection may be full for a moment, since streams end a little after their answers.
+	if c.Available() == 0 && !(c.shared && int64(c.InFlight()) >= c.streams.Load()) {
 		return errNoMoreRequests
+	}
+	timeout := d.transport.IdleConnTimeout
+	if timeout > 0 && !c.shared && d.now()-time.Duration(c.idleAt.Load()) > timeout {
+		return errIdle // HTTP/2 connections close themselves
 	}
 	return nil
 }
 
-var errNotHTTP = errors.New("not a connection of Driver")
-
-// Temporary implements Driver. It reports false: a request that fails leaves its connection unfit.
-// An HTTP/2 error may concern only one stream, but giving up its place costs nothing.
+// Temporary implements pooly.Driver. It reports false: whoever releases a connection with an error
+// should not get it again.
 func (d *Driver) Temporary(error) bool {
 	return false
+}
+
+func (d *Driver) now() time.Duration {
+	return time.Since(d.epoch)
+}
+
+// reusable reports whether another lease may use the connection.
+func (c *conn) reusable() bool {
+	if c.shared {
+		return !c.silent.Load() && c.Err() == nil
+	}
+	return c.Available() > 0
 }

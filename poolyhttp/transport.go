@@ -1,314 +1,317 @@
 package poolyhttp
 
+//lint:file-ignore SA1019 http.Client.Timeout uses the deprecated Request.Cancel.
+
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
+	"net"
 	"net/http"
-	"runtime/debug"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/3XX0/pooly"
 )
 
-// Transport is an http.RoundTripper that has a service choose the host of each request.
-// Keep-alive connections wait in the service's pools, and the picked host gets the request on one
-// of them. It may be used concurrently.
+// Transport is an http.RoundTripper that has a service choose the host of each request. Keep-alive
+// connections wait in the service's pools, and the picked host gets the request on one of them. It
+// may be used concurrently.
 //
-// The host is rated when the header of its answer comes. The connection goes back when the body is
-// read to its end or closed, so close it, as always. A body closed before its end costs an HTTP/1
-// connection, as with http.Transport. A body that breaks off rates the host HostDown.
+// # Which requests
 //
-// The server sees the URL's host as Host. It chooses nothing. The URL's scheme should be the
-// driver's.
+// The URL's host must be the service's name, one of its hosts, or one of Options.Hosts, with the
+// scheme's port if it has none. It chooses nothing: the strategy does. The server sees it as Host,
+// unless Request.Host is set. Requests for other hosts, as after a redirect, go to
+// Options.Fallback, or fail with ErrForeignHost. The URL's scheme must be the driver's. Otherwise
+// the request fails with ErrScheme. In both cases no byte is sent.
 //
-// A request is sent again to another host, once, if both hold:
-//   - Its connection breaks before an answer begins. This includes connections that the server
-//     closed while idle.
-//   - net/http would call it replayable: the method is GET, HEAD, OPTIONS or TRACE, or there is an
-//     Idempotency-Key or X-Idempotency-Key header; and the body is empty or GetBody returns it
-//     again.
+// # Ratings
 //
-// Requests that time out are not sent again, and neither are answered ones, whatever the status.
+// A host is rated once per request: when the answer's body ends, or a second after its header if
+// the body streams for longer. The connection goes back when the body is read to its end or closed,
+// or when the request's context ends. A body closed before its end costs an HTTP/1 connection, as
+// with http.Transport.
+//
+// These count against the host's health, and eject it if it is worse than the others (see
+// pooly.ServiceConfig.ConsecutiveFailures):
+//   - an error of the connection or of the protocol;
+//   - a timeout, unless the host had less time than it usually takes;
+//   - an answer that Options.Score rates pooly.HostDown, such as a server error (5xx);
+//   - a body that breaks off.
+//
+// These do not: requests that the client cancels, that are malformed or whose body cannot be read,
+// and what a server does when it closes connections in good order.
+//
+// # Sending again
+//
+// A request is sent again, to another host if there is one, when net/http would do so:
+//   - The server has certainly not looked at it: nothing was written, or HTTP/2's GOAWAY or
+//     REFUSED_STREAM says so. The body must be empty, or GetBody must return it again.
+//   - The connection breaks before the answer begins, and the request is replayable: its method is
+//     GET, HEAD, OPTIONS or TRACE, or it has an Idempotency-Key or X-Idempotency-Key header. The
+//     body must be as above. If the connection was new, which net/http does not forgive, this
+//     happens once at most, and only if there is another host.
+//
+// A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
+// charged, except for the first time if the server has not looked at the request. Requests that
+// time out or are cancelled are not sent again, and neither are answered ones, whatever the status.
 type Transport struct {
-	service *pooly.Service
-	score   func(Exchange) float64
-}
-
-// Exchange is what a host is rated by.
-type Exchange struct {
-	Request  *http.Request
-	Response *http.Response // the header; nil if there is none. Do not touch the body
-	Err      error          // why there is no response; else nil
-	Elapsed  time.Duration  // from the lease to the header or the error
+	service  *pooly.Service
+	driver   *Driver
+	score    func(Exchange) float64
+	hosts    map[string]bool // that belong to the service: as given, and with ports
+	fallback http.RoundTripper
 }
 
 // Options are the options of NewTransport. The zero value of each field stands for its default.
 type Options struct {
-	// Score rates a host by an answer or its absence. The result is brought into [0, 1]. Some
-	// requests say nothing about the host, and Score is not asked: those that the client cancelled,
-	// that are malformed, or whose body cannot be read. Default: Score(0).
+	// Score rates a host by an answer or its absence. The result is brought into [0, 1]. An answer
+	// that it rates pooly.HostDown counts against the host's health. Some requests say nothing
+	// about the host, and Score is not asked, see Transport. Default: Score(0).
 	Score func(Exchange) float64
+
+	// Hosts are more hosts whose URLs belong to the service, such as "api.example.com" or
+	// "api.example.com:8080".
+	Hosts []string
+
+	// Fallback gets the requests for hosts that do not belong to the service, for example
+	// http.DefaultTransport. Default: they fail.
+	Fallback http.RoundTripper
 }
 
-// NewTransport returns a transport for a service whose driver is of NewDriver:
-//
-//	s := pooly.NewService("api", &pooly.ServiceConfig{
-//		PoolConfig: pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
-//	})
-//	s.SetHosts("10.0.0.1:8080", "10.0.0.2:8080")
-//	client := &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: time.Second}
-//
-// nil options mean every default. examples/clients/http in the repository is such a program.
-// Closing the service closes the connections.
+// Errors of a request of which nothing was sent.
+var (
+	// ErrForeignHost says that the URL's host does not belong to the service.
+	ErrForeignHost = errors.New("poolyhttp: host does not belong to the service")
+
+	// ErrScheme says that the URL's scheme is not the driver's.
+	ErrScheme = errors.New("poolyhttp: scheme is not the driver's")
+)
+
+// NewTransport returns a transport for a service whose driver is of NewDriver, or embeds such a
+// driver. It panics otherwise. nil options mean every default. Closing the service closes the
+// connections.
 func NewTransport(service *pooly.Service, options *Options) *Transport {
-	t := &Transport{service: service, score: Score(0)}
-	if options != nil && options.Score != nil {
-		t.score = options.Score
+	d, ok := service.Driver().(interface{ base() *Driver })
+	if !ok {
+		panic(fmt.Errorf("%w: NewTransport: service %s has a %T, not a driver of NewDriver",
+			pooly.ErrInvalidArg, service.Name(), service.Driver()))
+	}
+	if options == nil {
+		options = &Options{}
+	}
+	t := &Transport{
+		service:  service,
+		driver:   d.base(),
+		score:    options.Score,
+		hosts:    make(map[string]bool),
+		fallback: options.Fallback,
+	}
+	if t.score == nil {
+		t.score = Score(0)
+	}
+	for _, h := range append([]string{service.Name()}, options.Hosts...) {
+		t.hosts[h] = true
+		t.hosts[t.withPort(&url.URL{Host: h})] = true
 	}
 	return t
 }
 
-// Score returns a rule for Options.Score. Errors, timeouts and server errors (5xx) rate HostDown.
-// Other answers rate by LatencyScore with the given target, or HostUp if target is 0.
-func Score(target time.Duration) func(Exchange) float64 {
-	return func(e Exchange) float64 {
-		switch {
-		case e.Err != nil || e.Response.StatusCode >= 500:
-			return pooly.HostDown
-		case target > 0:
-			return pooly.LatencyScore(e.Elapsed, target)
-		}
-		return pooly.HostUp
+func (d *Driver) base() *Driver { return d }
+
+// CloseIdleConnections closes the service's idle connections, and those of Options.Fallback.
+// http.Client.CloseIdleConnections calls it.
+func (t *Transport) CloseIdleConnections() {
+	t.service.CloseIdle()
+	if f, ok := t.fallback.(interface{ CloseIdleConnections() }); ok {
+		f.CloseIdleConnections()
 	}
 }
 
-// RoundTrip implements http.RoundTripper. If no host can be reached, its error is that of
-// GetConnContext.
+// mostSends is how often a request is sent at most.
+const mostSends = 4
+
+// RoundTrip implements http.RoundTripper. If no host can be reached, its error is a
+// *pooly.GetConnError.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	lease, err := t.service.Lease(req.Context(), pooly.LeaseOptions{})
-	if err != nil {
+	if err := t.check(req); err != nil {
+		if errors.Is(err, ErrForeignHost) && t.fallback != nil {
+			return t.fallback.RoundTrip(req)
+		}
 		closeBody(req)
 		return nil, err
 	}
-	resp, err, broken := t.send(lease, req)
-	if !broken || !replayable(req) {
-		return resp, err
-	}
-	again := req.Clone(req.Context())
-	if req.Body != nil && req.Body != http.NoBody {
-		body, bodyErr := req.GetBody()
-		if bodyErr != nil {
-			return nil, err
-		}
-		again.Body = body
-	}
-	lease, failure := t.service.Lease(req.Context(), pooly.LeaseOptions{
-		Avoid: []string{lease.Address()},
-		Retry: true,
-	})
-	if failure != nil {
-		closeBody(again)
-		if errors.Is(failure, pooly.ErrRetriesSpent) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%w, after %w", failure, err)
-	}
-	resp, err, _ = t.send(lease, again)
-	if resp != nil {
-		resp.Request = req
-	}
-	return resp, err
-}
-
-// send sends a request over a leased connection. It reports whether the connection broke before an
-// answer began.
-func (t *Transport) send(lease *pooly.Conn, req *http.Request) (resp *http.Response, err error, broken bool) {
-	cc, ok := lease.Interface().(*http.ClientConn)
-	if !ok {
-		_ = lease.End()
-		closeBody(req)
-		return nil, fmt.Errorf("%w: service %s: NewTransport needs the driver of NewDriver", pooly.ErrInvalidArg,
-			t.service.Name()), false
-	}
-	body := &requestBody{}
-	sent := req
-	if req.Body != nil && req.Body != http.NoBody {
-		body.ReadCloser = req.Body
-		sent = req.WithContext(req.Context()) // a copy
-		sent.Body = body
-	}
-	returned := false
-	defer func() {
-		if !returned {
-			_ = lease.CloseOnRelease()
-			_ = lease.End()
-		}
-	}()
-	began := time.Now()
-	resp, err = cc.RoundTrip(sent)
-	elapsed := time.Since(began)
-	returned = true
-
+	ctx, done := contextOf(req)
+	resp, err := t.sendUntilAnswered(ctx, done, req)
 	if err != nil {
-		closeBody(sent)
-		// An error with this prefix says that the request is malformed and was not sent.
-		ours := body.failed() || cc.Err() == nil && strings.HasPrefix(err.Error(), "http: ")
-		cancelled := errors.Is(req.Context().Err(), context.Canceled)
-		if !ours && !cancelled {
-			t.rate(lease, Exchange{Request: req, Err: err, Elapsed: elapsed})
-		}
-		if cc.Err() != nil {
-			_ = lease.CloseOnRelease()
-		}
-		_ = lease.End()
-		return nil, err, !ours && req.Context().Err() == nil && !isTimeout(err)
+		done()
+		return nil, err
 	}
 	resp.Request = req
-	t.rate(lease, Exchange{Request: req, Response: resp, Elapsed: elapsed})
-	answer := &answerBody{ReadCloser: resp.Body, lease: lease, ctx: req.Context(),
-		shared: resp.ProtoMajor >= 2, last: resp.Close}
-	upgraded, writes := resp.Body.(io.ReadWriteCloser)
-	switch {
-	case resp.StatusCode == http.StatusSwitchingProtocols && writes:
-		resp.Body = &upgradedBody{ReadWriteCloser: upgraded, lease: lease}
-	case resp.Body == nil || resp.Body == http.NoBody:
-		answer.end(nil, true)
-	default:
-		resp.Body = answer
-	}
-	return resp, nil, false
+	return resp, nil
 }
 
-// rate rates the host by the rule, which is the user's code.
-func (t *Transport) rate(lease *pooly.Conn, e Exchange) {
-	defer func() {
-		if v := recover(); v != nil {
-			slog.Error("poolyhttp: Score panicked", "panic", v, "stack", string(debug.Stack()))
+// sendUntilAnswered sends a request until it is answered or must not be sent again. done is called
+// when the answer has ended.
+func (t *Transport) sendUntilAnswered(
+	ctx context.Context, done func(), req *http.Request,
+) (*http.Response, error) {
+	var options pooly.LeaseOptions
+	var cause error // why it was not answered before
+	last := final   // what became of it
+	broke := false  // it broke a new connection
+	if ctx.Err() != nil {
+		closeBody(req)
+		return nil, context.Cause(ctx)
+	}
+	for sends := 1; ; sends++ {
+		lease, err := t.lease(ctx, req, options)
+		if err != nil {
+			closeBody(req)
+			return nil, explain(err, cause)
+		}
+		if last == broken && slices.Contains(options.Avoid, lease.Address()) {
+			// There is no other host. net/http would not try again here either.
+			_ = lease.End()
+			closeBody(req)
+			return nil, cause
+		}
+		resp, f, err := t.send(ctx, done, req, lease)
+		if err == nil {
+			return resp, nil
+		}
+		next, ok := req, false
+		if sends < mostSends && ctx.Err() == nil {
+			next, ok = again(req, f, broke)
+		}
+		if !ok {
+			if f == unsent {
+				closeBody(req)
+			}
+			return nil, err
+		}
+		req, cause, last, broke = next, err, f, broke || f == broken
+		options.Avoid = append(options.Avoid, lease.Address())
+		options.Retry = sends > 1 || f == cutOff || f == broken
+	}
+}
+
+// lease leases a connection for a request, and tells its trace.
+func (t *Transport) lease(
+	ctx context.Context, req *http.Request, options pooly.LeaseOptions,
+) (*pooly.Conn, error) {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn(t.withPort(req.URL))
+	}
+	l, err := t.service.Lease(ctx, options)
+	if err == nil && trace != nil && trace.GotConn != nil {
+		trace.GotConn(infoOf(l))
+	}
+	return l, err
+}
+
+// infoOf tells a trace about a leased connection.
+func infoOf(l *pooly.Conn) (info httptrace.GotConnInfo) {
+	if c, ok := l.Interface().(*conn); ok {
+		info.Conn, info.Reused = c.socket, c.used.Load()
+		info.WasIdle = info.Reused && (!c.shared || c.InFlight() == 0)
+		if info.WasIdle {
+			info.IdleTime = c.driver.now() - time.Duration(c.idleAt.Load())
+		}
+	}
+	return info
+}
+
+// check returns why a request cannot be sent to the service, whatever its state.
+func (t *Transport) check(req *http.Request) error {
+	switch {
+	case req.URL == nil:
+		return errors.New("http: nil Request.URL") // as http.Transport says it
+	case req.Header == nil:
+		return errors.New("http: nil Request.Header")
+	case req.URL.Host == "":
+		return errors.New("http: no Host in request URL")
+	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
+		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
+	case !t.owns(req.URL):
+		return fmt.Errorf("%w %s: %q; see Options.Hosts and Options.Fallback",
+			ErrForeignHost, t.service.Name(), req.URL.Host)
+	case req.URL.Scheme != t.driver.scheme:
+		return fmt.Errorf("%w: service %s speaks %s, and the URL says %q",
+			ErrScheme, t.service.Name(), t.driver.scheme, req.URL.Scheme)
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// owns reports whether a URL belongs to the service.
+func (t *Transport) owns(u *url.URL) bool {
+	if t.hosts[u.Host] || t.service.Has(u.Host) {
+		return true
+	}
+	host := t.withPort(u)
+	return t.hosts[host] || t.service.Has(host)
+}
+
+// withPort returns a URL's host in lower case and with a port.
+func (t *Transport) withPort(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "":
+	case t.driver.scheme == "https":
+		port = "443"
+	default:
+		port = "80"
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+var errCancelled = errors.New("net/http: request canceled") // as http.Transport says it
+
+// contextOf returns a request's context, which also ends with its Cancel channel. done frees what
+// that needs, and also ends the context then.
+func contextOf(req *http.Request) (ctx context.Context, done func()) {
+	if req.Cancel == nil {
+		return req.Context(), func() {}
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	go func() {
+		select {
+		case <-req.Cancel:
+			// http.Client.Timeout sets a deadline, and closes Cancel when it passes.
+			if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+				<-ctx.Done()
+			}
+			cancel(errCancelled)
+		case <-ctx.Done():
 		}
 	}()
-	_ = lease.Rate(pooly.Outcome{Score: clamp(t.score(e)), Err: e.Err, Elapsed: e.Elapsed})
+	return ctx, func() { cancel(nil) }
 }
 
-func clamp(score float64) float64 {
-	if score != score {
-		return pooly.HostDown
-	}
-	return min(max(score, pooly.HostDown), pooly.HostUp)
-}
-
-func isTimeout(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return true
-	}
-	var timeout interface{ Timeout() bool }
-	return errors.As(err, &timeout) && timeout.Timeout()
-}
-
-// replayable reports whether a request may be sent twice, as net/http decides it.
-func replayable(req *http.Request) bool {
-	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
-		return false
-	}
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	_, key := req.Header["Idempotency-Key"]
-	_, xKey := req.Header["X-Idempotency-Key"]
-	return key || xKey
-}
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
-}
-
-// requestBody notes whether reading it failed, which is not the host's fault.
-type requestBody struct {
-	io.ReadCloser
-	close sync.Once
-	mu    sync.Mutex // guards err
-	err   error
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.err = err
-	}
-	return n, err
-}
-
-func (b *requestBody) Close() (err error) {
-	b.close.Do(func() { err = b.ReadCloser.Close() })
-	return err
-}
-
-func (b *requestBody) failed() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err != nil
-}
-
-// answerBody ends the lease with the body.
-type answerBody struct {
-	io.ReadCloser
-	lease  *pooly.Conn
-	ctx    context.Context // of the request
-	shared bool            // other requests use the connection too
-	last   bool            // the server closes the connection after it
-	ended  sync.Once
-}
-
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
+// explain returns the error of a request that got no connection. cause is why it was not answered
+// before; nil: this was the first try.
+func explain(err, cause error) error {
 	switch {
-	case err == io.EOF:
-		b.end(nil, true)
-	case err != nil:
-		b.end(err, false)
+	case cause == nil:
+		return err
+	case errors.Is(err, pooly.ErrRetriesSpent):
+		return cause
 	}
-	return n, err
+	return &againError{err, cause}
 }
 
-func (b *answerBody) Close() error {
-	err := b.ReadCloser.Close()
-	b.end(nil, b.shared)
-	return err
-}
+// againError says that a request could not be sent again.
+type againError struct{ err, cause error }
 
-func (b *answerBody) end(err error, reusable bool) {
-	b.ended.Do(func() {
-		if err != nil && !errors.Is(b.ctx.Err(), context.Canceled) && !errors.Is(err, http.ErrBodyReadAfterClose) {
-			_ = b.lease.Rate(pooly.Outcome{Score: pooly.HostDown, Err: err})
-		}
-		if !reusable || b.last {
-			_ = b.lease.CloseOnRelease()
-		}
-		_ = b.lease.End()
-	})
-}
-
-// upgradedBody is a connection that speaks another protocol now, such as WebSocket.
-type upgradedBody struct {
-	io.ReadWriteCloser
-	lease *pooly.Conn
-	ended sync.Once
-}
-
-func (b *upgradedBody) Close() error {
-	err := b.ReadWriteCloser.Close()
-	b.ended.Do(func() {
-		_ = b.lease.CloseOnRelease()
-		_ = b.lease.End()
-	})
-	return err
-}
+func (e *againError) Error() string   { return fmt.Sprintf("%v, after %v", e.err, e.cause) }
+func (e *againError) Unwrap() []error { return []error{e.err, e.cause} }
+func (e *againError) Timeout() bool   { return isTimeout(e.err) }

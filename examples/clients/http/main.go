@@ -37,7 +37,7 @@ func newService(addresses ...string) *pooly.Service {
 	return s
 }
 
-// newClient returns a client like any other. The host of its URLs is what the servers see.
+// newClient returns a client like any other. Its URLs name the service, and the servers see that as Host.
 func newClient(s *pooly.Service) *http.Client {
 	return &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: 5 * time.Second}
 }
@@ -61,7 +61,7 @@ func run(w io.Writer, addresses ...string) error {
 	client := newClient(s)
 
 	for range 1000 {
-		if _, err := get(client, "http://web.internal/"); err != nil {
+		if _, err := get(client, "http://web/"); err != nil {
 			return err
 		}
 	}

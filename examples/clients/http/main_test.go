@@ -32,7 +32,7 @@ func TestRequestsGoOnWhenARealServerIsKilled(t *testing.T) {
 	client := newClient(s)
 	var seen sync.Map
 	require.NoError(t, demo.Load(4000, servers[1].Kill, func() error {
-		port, err := get(client, "http://web.internal/")
+		port, err := get(client, "http://web/")
 		seen.Store("127.0.0.1:"+strings.TrimSpace(port), true)
 		return err
 	}))

@@ -1,0 +1,66 @@
+package poolyhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/3XX0/pooly"
+)
+
+// Exchange is what a host is rated by.
+type Exchange struct {
+	Request  *http.Request
+	Response *http.Response // the header; nil if there is none. Do not touch the body
+	Err      error          // why there is no response; else nil
+	Elapsed  time.Duration  // from the lease to the header or the error
+}
+
+// Score returns a rule for Options.Score. Errors, timeouts and server errors (5xx) rate
+// pooly.HostDown. Other answers rate by pooly.LatencyScore with the given target, or pooly.HostUp
+// if target is 0.
+func Score(target time.Duration) func(Exchange) float64 {
+	return func(e Exchange) float64 {
+		switch {
+		case e.Err != nil || e.Response.StatusCode >= 500:
+			return pooly.HostDown
+		case target > 0:
+			return pooly.LatencyScore(e.Elapsed, target)
+		}
+		return pooly.HostUp
+	}
+}
+
+// outcome asks the user's rule what an exchange tells about the host. It reports false if the rule
+// panics.
+func (t *Transport) outcome(e Exchange) (o pooly.Outcome, ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Error("poolyhttp: Options.Score panicked", "service", t.service.Name(), "panic", v,
+				"stack", string(debug.Stack()))
+		}
+	}()
+	score := t.score(e)
+	if math.IsNaN(score) {
+		score = pooly.HostDown
+	}
+	score = min(max(score, pooly.HostDown), pooly.HostUp)
+	o = pooly.Outcome{Score: score, Err: e.Err, Elapsed: e.Elapsed}
+	if e.Err == nil && o.Score == pooly.HostDown {
+		o.Err = fmt.Errorf("poolyhttp: answered %s", e.Response.Status)
+	}
+	return o, true
+}
+
+func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

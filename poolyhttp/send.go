@@ -1,0 +1,181 @@
+package poolyhttp
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/3XX0/pooly"
+)
+
+// send sends one request to one host, over a leased connection. It ends the lease: with its error,
+// or with the answer's body, when it also calls done. With an error it says what became of the
+// request. The request's body is then closed, unless the request is unsent.
+func (t *Transport) send(
+	ctx context.Context, done func(), req *http.Request, lease *pooly.Conn,
+) (*http.Response, fate, error) {
+	c, ok := lease.Interface().(*conn)
+	if !ok {
+		_ = lease.End()
+		closeBody(req)
+		return nil, final, fmt.Errorf("%w: service %s: %T is no connection of poolyhttp.Driver",
+			pooly.ErrInvalidArg, t.service.Name(), lease.Interface())
+	}
+	x := &exchange{transport: t, lease: lease, conn: c, ctx: ctx, done: done, fresh: !c.used.Load()}
+	returned := false
+	defer func() {
+		if !returned { // a hook of the user's panics or ends the goroutine
+			_ = lease.CloseOnRelease()
+			x.end()
+			done()
+		}
+	}()
+	sent, body := sendable(ctx, req)
+	x.began = c.driver.now()
+	resp, err := x.roundTrip(sent)
+	x.elapsed = c.driver.now() - x.began
+	returned = true
+	if err != nil {
+		f, err := x.fail(req, body, err)
+		if f != unsent {
+			closeBody(sent)
+		}
+		return nil, f, err
+	}
+	x.answer(req, resp)
+	return resp, final, nil
+}
+
+// exchange is a request that was sent to a host. It is also the answer's body.
+type exchange struct {
+	transport *Transport
+	lease     *pooly.Conn
+	conn      *conn
+	ctx       context.Context // of the request
+	done      func()
+	fresh     bool             // the connection had served no request before
+	upgrade   *http.ClientConn // the connection of an upgrade beside HTTP/2; else nil
+	began     time.Duration
+	elapsed   time.Duration // until the header or the error
+
+	answerBody
+}
+
+// roundTrip sends the request. An upgrade needs HTTP/1: if the leased connection speaks HTTP/2, it
+// only keeps the place of a connection that the upgrade gets.
+func (x *exchange) roundTrip(req *http.Request) (*http.Response, error) {
+	if err := x.conn.Err(); err != nil {
+		return nil, &deadError{err: err}
+	}
+	if !x.conn.shared || !asksForUpgrade(req.Header) || !x.conn.driver.speaksHTTP1() {
+		return x.conn.RoundTrip(req)
+	}
+	cc, err := x.conn.driver.dialHTTP1(x.ctx, x.lease.Address())
+	if err != nil {
+		return nil, &deadError{err: err, dialled: true}
+	}
+	x.upgrade = cc
+	return cc.RoundTrip(req)
+}
+
+func asksForUpgrade(h http.Header) bool {
+	for _, v := range h["Connection"] {
+		for token := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fail rates the host by an error, and ends the exchange.
+func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, error) {
+	defer x.end()
+	f, blame, cause := final, false, err
+	if ended := x.ctx.Err(); ended != nil {
+		// The context's cause may be any error of the user's.
+		err, cause, blame = context.Cause(x.ctx), ended, ended == context.DeadlineExceeded
+	} else {
+		f, blame = x.judge(body, err)
+		err = plainError(err)
+		cause = err
+	}
+	if blame {
+		if isTimeout(cause) {
+			x.timedOut()
+		}
+		if o, ok := x.transport.outcome(Exchange{Request: req, Err: cause, Elapsed: x.elapsed}); ok {
+			_ = x.lease.Rate(o)
+		}
+	}
+	return f, err
+}
+
+// timedOut has no more requests use an HTTP/2 connection on which nothing was final since this
+// one was sent. It may have died silently, and waiting would tell only after minutes.
+func (x *exchange) timedOut() {
+	if x.conn.shared && time.Duration(x.conn.heardAt.Load()) < x.began {
+		x.conn.silent.Store(true)
+	}
+}
+
+// answer makes the exchange the body of its answer.
+func (x *exchange) answer(req *http.Request, resp *http.Response) {
+	now := int64(x.conn.driver.now())
+	x.conn.used.Store(true)
+	x.conn.heardAt.Store(now)
+	e := Exchange{Request: req, Response: resp, Elapsed: x.elapsed}
+	x.outcome, x.rates = x.transport.outcome(e)
+	upgraded, writes := resp.Body.(io.ReadWriteCloser)
+	switch {
+	case resp.StatusCode == http.StatusSwitchingProtocols && writes:
+		x.rate()
+		resp.Body = &upgradedBody{ReadWriteCloser: upgraded, exchange: x}
+		x.done()
+	case x.isEmpty(req, resp):
+		x.rate()
+		x.end()
+		x.done()
+	default:
+		x.body, resp.Body = resp.Body, x
+		if x.ctx.Done() != nil {
+			x.unwatch = context.AfterFunc(x.ctx, x.abandon)
+		}
+	}
+}
+
+// isEmpty reports whether an answer has no body. Over HTTP/2 an empty body is not http.NoBody.
+func (x *exchange) isEmpty(req *http.Request, resp *http.Response) bool {
+	return resp.Body == nil || resp.Body == http.NoBody || isOfType(resp.Body, "http2noBodyReader") ||
+		req.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent ||
+		resp.StatusCode == http.StatusNotModified
+}
+
+// end ends the lease.
+func (x *exchange) end() {
+	if x.upgrade != nil {
+		_ = x.upgrade.Close()
+	}
+	x.conn.idleAt.Store(int64(x.conn.driver.now()))
+	if !x.conn.reusable() {
+		_ = x.lease.CloseOnRelease()
+	}
+	_ = x.lease.End()
+}
+
+// deadError says that a connection was unfit before a request was sent on it.
+type deadError struct {
+	err     error
+	dialled bool // for the request
+}
+
+func (e *deadError) Error() string { return e.err.Error() }
+func (e *deadError) Unwrap() error { return e.err }
+
+func (d *Driver) speaksHTTP1() bool {
+	return d.transport.Protocols == nil || d.transport.Protocols.HTTP1()
+}
