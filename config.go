@@ -222,7 +222,7 @@ type PoolConfig struct {
 	// Each connection's lifetime is shortened by up to a tenth at random, so that connections that
 	// were dialled together are not replaced together. Expiring connections also spread traffic
 	// that keeps many connections busy: their places go to new ones, at hosts that have been
-	// restored too.
+	// restored too. For connections of DialContext, see Outdated.
 	MaxConnLifetime time.Duration
 
 	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it. A
@@ -240,7 +240,8 @@ type PoolConfig struct {
 	WaitTimeout time.Duration
 
 	// MaxConns is the most connections that a host may have at any time, whether leased, idle,
-	// being dialled or being closed. Default 30, or what the driver says (see Driver).
+	// being dialled or being closed. Default 30, or what the driver says (see Driver). It bounds
+	// the connections of DialContext only if it is set.
 	//
 	// While requests time out, pooly finds a lower limit of leases for the host by itself, so that
 	// callers queue here and not in the server. It rises again as requests succeed, and is lifted

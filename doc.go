@@ -84,8 +84,8 @@
 // Programs to run and to copy from are at https://github.com/3XX0/pooly/tree/master/examples:
 //
 //   - netcat is the smallest program.
-//   - clients has Redis, memcached, PostgreSQL, HTTP and gRPC. Some use drivers of their own, some
-//     use clients that bring their own pools.
+//   - clients has Redis, memcached, PostgreSQL, MySQL, Thrift, LDAP, HTTP and gRPC. Some use drivers
+//     of their own, some use clients that bring their own pools.
 //   - live shows in a terminal how traffic leaves failing hosts and comes back.
 //
 // The guide is at https://github.com/3XX0/pooly/blob/master/docs/GUIDE.md.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"iter"
 	"math/rand/v2"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,6 +80,20 @@ func ownResolver() pooly.Resolver {
 	return lists
 }
 
+func options() *pooly.NetDriver {
+	tcp := pooly.NewNetDriver("tcp")
+	dialer := &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			const tcpUserTimeout = 18 // of Linux, in milliseconds
+			failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, 20_000)
+		})
+		return errors.Join(err, failed)
+	}}
+	tcp.SetDialContext(dialer.DialContext)
+	return tcp
+}
+
 type driver struct{ pooly.Driver }
 
 func (d driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
@@ -118,7 +134,7 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{do, overTLS, overHTTP, follow, ownResolver, afterHostpool}
+	_ = []any{do, overTLS, overHTTP, follow, ownResolver, options, afterHostpool}
 	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: best{}}
 )
 
@@ -129,7 +145,9 @@ func TestTheGuidesCodeCompiles(t *testing.T) {
 	guide, err := os.ReadFile("GUIDE.md")
 	require.NoError(t, err)
 	compiled, blocks := "", 0
-	for _, file := range []string{"guide_test.go", "../bench/guide_test.go"} {
+	for _, file := range []string{
+		"guide_test.go", "../bench/guide_test.go", "../examples/clients/postgres/main.go",
+	} {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
 		compiled += flat(string(source))

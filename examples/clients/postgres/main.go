@@ -46,12 +46,12 @@ func newPool(ctx context.Context, s *pooly.Service) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.PrepareConn = func(_ context.Context, c *pgx.Conn) (bool, error) {
-		return !pooly.Outdated(c.PgConn().Conn()), nil
-	}
 	config.ConnConfig.DialFunc = s.DialContext
 	config.ConnConfig.LookupFunc = func(_ context.Context, host string) ([]string, error) {
 		return []string{host}, nil // the name is never looked up
+	}
+	config.PrepareConn = func(_ context.Context, c *pgx.Conn) (bool, error) {
+		return !pooly.Outdated(c.PgConn().Conn()), nil
 	}
 	return pgxpool.NewWithConfig(ctx, config)
 }

@@ -1,16 +1,10 @@
-// Package demo has what the examples share and a user need not copy: load to watch, and a report.
+// Package demo puts load on the examples in their tests.
 package demo
 
 import (
 	"fmt"
-	"io"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"text/tabwriter"
-
-	"github.com/3XX0/pooly"
 )
 
 const workers = 8
@@ -40,20 +34,4 @@ func Load(n int, halfway func(), request func() error) error {
 		return fmt.Errorf("%d of %d requests failed, the first with: %w", failures.Load(), n, first)
 	}
 	return nil
-}
-
-// Report writes what went where.
-func Report(w io.Writer, s *pooly.Service) {
-	hosts := s.Stats().Hosts
-	slices.SortFunc(hosts, func(a, b pooly.HostStats) int { return strings.Compare(a.Address, b.Address) })
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "host\tleases\topen\tdials\tfailed\tscore\t")
-	for _, h := range hosts {
-		state := ""
-		if h.Ejected {
-			state = fmt.Sprintf("down: %v", h.Cause)
-		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.2f\t%s\n", h.Address, h.Gets, h.Open, h.Dials, h.Failures, h.Score, state)
-	}
-	table.Flush()
 }
