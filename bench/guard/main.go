@@ -17,11 +17,11 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/bench/peers"
+	"github.com/3XX0/pooly/bench/web"
 )
 
 const (
@@ -29,6 +29,7 @@ const (
 	rounds   = 25
 	pairs    = 20_000 // of each measurement: two for each of 10,000 hosts
 	many     = 10_000 // hosts
+	requests = 192    // over HTTP, of each measurement
 )
 
 // A check compares the measurement of a subject with another's, or with 1 if that has no name.
@@ -47,6 +48,12 @@ var checks = []check{
 	{"refresh 10000 more than 3, percent of a core", "", 1},
 	{"add 10000", "add 1000", 4},
 	{"remove 10000", "remove 1000", 4},
+	{"HTTP/1 sequential", "HTTP/1 sequential net/http", 1.25},
+	{"HTTP/1 parallel", "HTTP/1 parallel net/http", 1.25},
+	{"HTTP/2 sequential", "HTTP/2 sequential net/http", 1.25},
+	{"HTTP/2 parallel", "HTTP/2 parallel net/http", 1.25},
+	{"allocations of HTTP/1 sequential", "allocations of HTTP/1 sequential net/http", 1},
+	{"allocations of HTTP/2 sequential", "allocations of HTTP/2 sequential net/http", 1},
 }
 
 func init() {
@@ -83,12 +90,14 @@ func (s samples) ratio(c check) float64 {
 }
 
 func main() {
+	web.ServeIfAsked()
 	for attempt := 1; ; attempt++ {
 		measured := make(samples)
 		measured.pairs()
 		measured.contended()
 		measured.addRemove()
 		measured.refresh()
+		measured.http()
 		failed := 0
 		for _, c := range checks {
 			verdict, ratio := "ok  ", measured.ratio(c)
@@ -100,7 +109,7 @@ func main() {
 			if c.than != "" {
 				what += " / " + c.than
 			}
-			fmt.Printf("%s %-57s %7.2f, at most %.2f\n", verdict, what, ratio, c.atMost)
+			fmt.Printf("%s %-76s %7.2f, at most %.2f\n", verdict, what, ratio, c.atMost)
 		}
 		if failed == 0 {
 			return
@@ -222,6 +231,57 @@ func (l samples) refresh() {
 	}
 }
 
+// http measures requests through poolyhttp and through http.Transport to the same servers, by turns. The servers
+// have a process of their own, whose time does not count.
+func (l samples) http() {
+	servers, err := web.Start(4)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "guard:", err)
+		os.Exit(1)
+	}
+	defer servers.Stop()
+	for version := 1; version <= 2; version++ {
+		clients := map[string]*web.Client{
+			"":          web.NewPooly(version, servers.Addresses),
+			" net/http": web.NewNetHTTP(version, servers.Addresses),
+		}
+		for how, callers := range map[string]int{"sequential": 1, "parallel": 64} {
+			for round := range 1 + rounds {
+				for name, c := range clients {
+					name = fmt.Sprintf("HTTP/%d %s%s", version, how, name)
+					var before, after runtime.MemStats
+					runtime.ReadMemStats(&before)
+					used := cpuTime(func() { get(c, callers) })
+					runtime.ReadMemStats(&after)
+					if round == 0 { // dials
+						continue
+					}
+					l.take(name, used/requests)
+					l.take("allocations of "+name, float64(after.Mallocs-before.Mallocs)/requests)
+				}
+			}
+		}
+		for _, c := range clients {
+			c.Close()
+		}
+	}
+}
+
+func get(c *web.Client, callers int) {
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range requests / callers {
+				if err := c.Get(100, 0); err != nil {
+					fmt.Fprintln(os.Stderr, "guard:", err)
+					os.Exit(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func run(p peers.Peer, n int, use func(net.Conn)) {
 	for range n {
 		if err := p.Pair(use); err != nil {
@@ -233,14 +293,7 @@ func run(p peers.Peer, n int, use func(net.Conn)) {
 
 // cpuTime returns the nanoseconds of processor time that the process spends on f.
 func cpuTime(f func()) float64 {
-	var before, after syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &before); err != nil {
-		panic(err)
-	}
+	before := web.CPUTime()
 	f()
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &after); err != nil {
-		panic(err)
-	}
-	used := func(u syscall.Rusage) int64 { return u.Utime.Nano() + u.Stime.Nano() }
-	return float64(used(after) - used(before))
+	return float64(web.CPUTime() - before)
 }

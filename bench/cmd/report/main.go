@@ -3,6 +3,10 @@
 //
 //	report -raw raw.txt -benchstat benchstat.txt -how "bench/run.sh" -results RESULTS.md -chart results.svg
 //	report -results RESULTS.md -splice ../README.md
+//
+// bench/http.sh has it write the table of HTTP:
+//
+//	report -raw raw.txt -how "bench/http.sh" -http ../docs/PERFORMANCE.md
 package main
 
 import (
@@ -17,6 +21,9 @@ import (
 const (
 	begin = "<!-- bench:begin -->"
 	end   = "<!-- bench:end -->"
+
+	httpBegin = "<!-- http:begin -->"
+	httpEnd   = "<!-- http:end -->"
 )
 
 func main() {
@@ -27,11 +34,14 @@ func main() {
 	results := flag.String("results", "RESULTS.md", "the report to write, or to splice from")
 	chart := flag.String("chart", "results.svg", "the chart to write")
 	target := flag.String("splice", "", "copy the short table from -results between the markers in this file, and do nothing else")
+	web := flag.String("http", "", "write the table of HTTP between the markers in this file, and do nothing else")
 	flag.Parse()
 
 	var err error
 	if *target != "" {
 		err = splice(*results, *target)
+	} else if *web != "" {
+		err = writeHTTP(*raw, *how, *web)
 	} else {
 		err = write(*raw, *benchstat, *how, *results, *chart)
 	}
@@ -60,7 +70,7 @@ func splice(from, to string) error {
 	if err != nil {
 		return err
 	}
-	table, _, _, err := cutMarked(source)
+	table, _, _, err := cutMarked(source, begin, end)
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
@@ -68,7 +78,7 @@ func splice(from, to string) error {
 	if err != nil {
 		return err
 	}
-	_, before, after, err := cutMarked(target)
+	_, before, after, err := cutMarked(target, begin, end)
 	if err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
@@ -78,7 +88,7 @@ func splice(from, to string) error {
 }
 
 // cutMarked returns what lies between the markers, and what comes before and after, with the markers.
-func cutMarked(text []byte) (marked, before, after []byte, err error) {
+func cutMarked(text []byte, begin, end string) (marked, before, after []byte, err error) {
 	i, j := bytes.Index(text, []byte(begin)), bytes.Index(text, []byte(end))
 	if i < 0 || j < i {
 		return nil, nil, nil, fmt.Errorf("no %s … %s", begin, end)
