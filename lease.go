@@ -91,7 +91,11 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 	all := s.all()
 	for _, down := range []bool{false, true} {
 		for i, start := 0, s.rng.IntN(max(1, len(all))); i < len(all); i++ {
-			if c, err := all[(start+i)%len(all)].try(ctx, down); c != nil || err != nil {
+			h := all[(start+i)%len(all)]
+			if !down && h.line.offer.Load() == 0 {
+				continue // it has nothing; to lock each host of many would take long
+			}
+			if c, err := h.try(ctx, down); c != nil || err != nil {
 				return c, err
 			}
 		}
@@ -116,7 +120,7 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 			return c, nil
 		}
 		ended := make(chan struct{})
-		d := &dial{wanted: true, ended: func() { close(ended) }}
+		d := &dial{ended: func() { close(ended) }}
 		h.mu.Lock()
 		failures := h.dialFailures
 		wanted := h.barred && down || h.load.Load() < h.allowed
@@ -127,6 +131,7 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 			}
 			h.startDialLocked(d)
 		}
+		h.settleLocked() // its offer may be out of date
 		h.unlock()
 		if !ok {
 			return nil, nil
