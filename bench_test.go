@@ -2,6 +2,7 @@ package pooly_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"testing"
@@ -70,5 +71,34 @@ func cycle(b *testing.B, s *pooly.Service) {
 	}
 	if err := c.Release(nil, pooly.HostUp); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// BenchmarkTryLeaseInOverload is the cost of a TryLease that finds no room at any host.
+func BenchmarkTryLeaseInOverload(b *testing.B) {
+	for _, hosts := range []int{100, 10_000} {
+		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
+			config := pooly.ServiceConfig{PrespawnConns: -1}
+			config.Driver, config.MaxConns = nopDriver{}, 1
+			s := pooly.NewService("bench", &config)
+			for i := range hosts {
+				s.Add(strconv.Itoa(i))
+			}
+			leases := make([]*pooly.Conn, hosts)
+			for i := range leases {
+				var err error
+				leases[i], err = s.TryLease(b.Context())
+				require.NoError(b, err)
+			}
+			for b.Loop() {
+				if _, err := s.TryLease(b.Context()); !errors.Is(err, pooly.ErrOverloaded) {
+					b.Fatal(err)
+				}
+			}
+			for _, c := range leases {
+				require.NoError(b, c.End())
+			}
+			require.NoError(b, s.Close())
+		})
 	}
 }

@@ -19,7 +19,7 @@ type dial struct {
 	probe   bool          // a background dial that finds out whether an ejected host is back
 	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
 	beganAt time.Duration // by the pool's clock
-	ended   func()        // called without a lock when it has ended; nil: nobody wants to know
+	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer   // abandons a try if the driver ignores its context
 
@@ -165,7 +165,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	if c.lease == nil {
 		c.fresh = false // it may die while it is idle
 	}
-	unused := p.direct.Load() && p.idle.top == c
+	unused := p.direct.Load() && d.ended == nil && p.idle.top == c
 	if unused {
 		p.idle.pop()
 	}

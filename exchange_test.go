@@ -58,6 +58,25 @@ func TestRateRefusesWhatIsNoScoreOrNoLease(t *testing.T) {
 	})
 }
 
+// The time wrapped around, so that the slowest host looked like the fastest.
+func TestRateTakesAnyElapsedTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := pooly.ServiceConfig{BanditStrategy: pooly.NewLeastLatency()}
+		s, _ := newService(t, config, "a")
+		require.NoError(t, leaseWith(t, s, pooly.LeaseOptions{}).End(), "it begins the timing")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		for _, score := range []float64{pooly.HostUp, pooly.HostDown} {
+			o := pooly.Outcome{Score: score, Elapsed: math.MaxInt64}
+			require.NoError(t, c.Rate(o))
+			require.Greater(t, hostStats(t, s, "a").Latency, time.Hour)
+			time.Sleep(pooly.DefaultMemoizeScoreDuration)
+			require.Greater(t, hostStats(t, s, "a").Latency, time.Hour, "after a refresh")
+		}
+		require.NoError(t, c.End())
+		require.NoError(t, s.Close())
+	})
+}
+
 func TestFailedExchangesEjectTheHostAndLeaveTheConnectionOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"a"}, ConsecutiveFailures: 3}, "a", "b")

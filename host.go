@@ -97,15 +97,18 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 		return
 	}
 	h.observeLocked(elapsed, now)
-	if h.cluster.fitting.Load() {
+	fitting := h.cluster.fitting.Load()
+	if fitting {
 		h.curve.observeLocked(int(c.load), elapsed, now)
 		h.average.Store(int64(h.curve.meanLocked()))
 	}
 	if failed {
 		slow := max(usual, h.peak) * slowAfterFailure
 		h.latency.Store(int64(slow))
-		h.average.Store(int64(slow))
-		h.curve.publish(float64(slow), 0)
+		if fitting { // else the curve has no lease to be fitted to
+			h.average.Store(int64(slow))
+			h.curve.publish(float64(slow), 0)
+		}
 	}
 }
 

@@ -84,36 +84,40 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c := h.try(ctx, false); c != nil {
-			return c, nil
+		if c, err := h.try(ctx, false); c != nil || err != nil {
+			return c, err
 		}
 	}
 	all := s.all()
 	for _, down := range []bool{false, true} {
 		for i, start := 0, s.rng.IntN(max(1, len(all))); i < len(all); i++ {
-			if c := all[(start+i)%len(all)].try(ctx, down); c != nil {
-				return c, nil
+			h := all[(start+i)%len(all)]
+			if !down && h.line.offer.Load() == 0 {
+				continue // it has nothing; to lock each host of many would take long
 			}
-			if err := contextError(ctx); err != nil {
-				return nil, err
+			if c, err := h.try(ctx, down); c != nil || err != nil {
+				return c, err
 			}
 		}
-		if s.up.Load() > 0 {
+		switch {
+		case s.isClosed(): // hosts may still count as up
+			return nil, ErrPoolClosed
+		case s.up.Load() > 0:
 			return nil, ErrOverloaded
 		}
-	}
-	if s.isClosed() {
-		return nil, ErrPoolClosed
 	}
 	return nil, ErrNoHostAvailable
 }
 
 // try leases an idle connection, or one that it dials. down says that an ejected host is dialled,
-// too.
-func (h *host) try(ctx context.Context, down bool) *Conn {
+// too. It returns nil if the host has no room or its dial fails, and an error if ctx ends.
+func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 	for range tryDials {
+		if err := contextError(ctx); err != nil {
+			return nil, err
+		}
 		if c := h.takeIdle(); c != nil {
-			return c
+			return c, nil
 		}
 		ended := make(chan struct{})
 		d := &dial{ended: func() { close(ended) }}
@@ -127,23 +131,24 @@ func (h *host) try(ctx context.Context, down bool) *Conn {
 			}
 			h.startDialLocked(d)
 		}
+		h.settleLocked() // its offer may be out of date
 		h.unlock()
 		if !ok {
-			return nil
+			return nil, nil
 		}
 		select {
 		case <-ended:
 		case <-ctx.Done():
-			return nil
+			return nil, contextError(ctx)
 		}
 		h.mu.Lock()
 		failed := h.dialFailures > failures
 		h.mu.Unlock()
 		if failed {
-			return nil
+			return nil, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // tryDials is how often TryLease dials a host whose new connection another call takes.
@@ -269,12 +274,15 @@ func (c *Conn) Rate(o Outcome) error {
 		failure: failure,
 		timeout: failure && isTimeout(o.Err),
 		cause:   o.Err,
-	}, max(0, o.Elapsed), c.conn.pool.clock.now())
+	}, min(max(0, o.Elapsed), longestExchange), c.conn.pool.clock.now())
 	if !ok {
 		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(c.Address()))
 	}
 	return nil
 }
+
+// longestExchange stands for any longer time of an exchange, so that sums with it do not overflow.
+const longestExchange = 1000 * time.Hour
 
 // End ends the lease and gives the connection back, without rating the host. Use it after Rate, or
 // if the lease tells nothing about the host. Its errors are those of Release.

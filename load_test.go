@@ -98,6 +98,19 @@ func TestLoadStrategiesTryHostsOfWhichNothingIsKnown(t *testing.T) {
 	}
 }
 
+// It became NaN, which looked like no time at all to the first strategy that asked.
+func TestLoadCurveOfAHostThatFailedBeforeAnyoneAskedIsEmpty(t *testing.T) {
+	arms := armsOf(hostFigures{})
+	h := arms[0].host
+	h.cluster.timing.Store(true)
+	h.timeLocked(&conn{load: 1}, outcome{rated: true}, time.Millisecond, time.Second)
+	require.Positive(t, h.latency.Load(), "it looks slow")
+	h.cluster.slotLength = time.Second
+	h.record(moment{now: 2 * time.Second, fade: 1})
+	require.Zero(t, arms[0].ExpectedLatency())
+	require.Zero(t, h.average.Load())
+}
+
 func TestPeakEWMAPicksTheLowestLatencyTimesLoad(t *testing.T) {
 	arms := armsOf(
 		hostFigures{inUse: 0, latency: 50 * time.Millisecond}, // 50

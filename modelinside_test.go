@@ -84,7 +84,7 @@ func (l *look) service(s *Service) {
 			l.failf("%s has lost its place among the hosts", h.address)
 		}
 	}
-	if (s.building || s.nextBuild != nil) && !s.closed {
+	if (s.runningBuild != nil || s.nextBuild != nil) && !s.closed {
 		l.failf("a snapshot is still being built")
 	}
 	v := s.snapshot.Load()

@@ -22,6 +22,7 @@ import (
 type outliers struct {
 	cluster *cluster
 	alikeAt atomic.Int64 // when hosts were last found to fail alike, by the clock; 0: never
+	ejected atomic.Bool  // a host was ejected by feedback since the last readmission
 
 	ejecting mutex // makes one step of counting and ejecting; taken before Pool.mu
 
@@ -186,6 +187,7 @@ func (o *outliers) eject(h *host, cause error) {
 	var after func()
 	if up > hosts-most && h.status != ejected && !h.closed {
 		after = h.eject(cause, true)
+		o.ejected.Store(true)
 		h.settleLocked()
 	}
 	h.unlock()
@@ -218,7 +220,7 @@ const panicMemory = 2 * time.Second
 // readmit restores the hosts that were ejected by feedback if fewer than half are up: they may be no
 // worse than the rest, and the rest is too few (Envoy's panic threshold).
 func (o *outliers) readmit() {
-	if 2*o.cluster.up.Load() >= o.cluster.size.Load() {
+	if 2*o.cluster.up.Load() >= o.cluster.size.Load() || !o.ejected.Swap(false) {
 		return
 	}
 	for _, h := range o.cluster.keeper.all() {

@@ -38,8 +38,7 @@ type Service struct {
 	draining     map[*host]struct{} // removed hosts that still have connections
 	retired      PoolStats          // of removed hosts that have no connection left
 	nextBuild    *build             // requested and not begun; nil: none
-	building     bool               // runBuilds is running
-	runningBuild *build             // begun and not finished; nil: none
+	runningBuild *build             // the latest that began; nil: runBuilds does not run
 	refreshed    time.Duration      // when scores were last computed; 0: never
 	took         [2]time.Duration   // durations of the last two refreshes
 	pace         pace               // used by builds alone, which run one at a time

@@ -113,8 +113,7 @@ func (s *Service) rebuild(record bool) *build {
 	}
 	if s.nextBuild == nil {
 		s.nextBuild = &build{service: s, done: make(chan struct{})}
-		if !s.building {
-			s.building = true
+		if s.runningBuild == nil {
 			s.tasks.start(s.runBuilds)
 		}
 	}
@@ -129,7 +128,6 @@ func (s *Service) runBuilds() {
 		b := s.nextBuild
 		s.runningBuild, s.nextBuild = b, nil
 		if b == nil {
-			s.building = false
 			s.mu.Unlock()
 			return
 		}

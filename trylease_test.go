@@ -102,6 +102,38 @@ func TestTryLeaseHeedsItsContext(t *testing.T) {
 	})
 }
 
+// It began a dial of each further host, for nobody.
+func TestTryLeaseBeginsNoDialAfterItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a", "b", "c")
+		dials := 0
+		for _, host := range []string{"a", "b", "c"} {
+			d.slow(host, time.Minute)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := s.TryLease(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		synctest.Wait()
+		for _, host := range []string{"a", "b", "c"} {
+			dials += d.host(host).dials
+		}
+		require.Equal(t, 1, dials)
+	})
+}
+
+// Once DialContext is used, connections that nobody leases are closed at once. TryLease's was one.
+func TestTryLeaseWorksBesideDialContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{}, "a")
+		_, err := s.DialContext(t.Context(), "", "")
+		require.Error(t, err, "the fake connections are no net.Conn")
+		dials := d.host("a").dials
+		require.NoError(t, tryLease(t, s).End())
+		require.Equal(t, dials+1, d.host("a").dials)
+	})
+}
+
 func TestReportOfAnErrorEjectsAndOfNilRestores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a", "b")
