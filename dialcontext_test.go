@@ -79,18 +79,31 @@ func TestDialContextHasNoLimitUnlessItIsSet(t *testing.T) {
 	s := pooly.NewService("large", nil)
 	address := listen(t, echo)
 	s.Add(address)
-	leased := get(t, s) // the pool has its own places
 	var conns []net.Conn
 	for range 2 * pooly.DefaultMaxConns {
 		conns = append(conns, dial(t, s))
 	}
-	require.Equal(t, 2*pooly.DefaultMaxConns+1, s.Stats().InUse)
-	release(t, leased)
-	release(t, get(t, s))
-	for _, c := range conns {
-		require.NoError(t, c.Close())
+	require.Equal(t, 2*pooly.DefaultMaxConns, s.Stats().InUse)
+
+	// The pool has MaxConns places of its own, as long as clients hold connections and afterwards.
+	for range 2 {
+		var leases []*pooly.Conn
+		for range pooly.DefaultMaxConns {
+			leases = append(leases, get(t, s))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := s.GetConnContext(ctx)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		for _, c := range leases {
+			release(t, c)
+		}
+		for _, c := range conns {
+			require.NoError(t, c.Close())
+		}
+		conns = nil
+		eventually(t, func() bool { return s.Stats().Open <= pooly.DefaultMaxConns })
 	}
-	eventually(t, func() bool { return s.Stats().Open <= 1 })
 	require.NoError(t, s.Close())
 }
 
