@@ -118,6 +118,7 @@ func TestTheCopyThatLosesCostsAStreamOverHTTP2AndAConnectionOverHTTP1(t *testing
 					require.Equal(t, "b", body)
 				}
 				synctest.Wait()
+				time.Sleep(time.Second) // for the scores
 				require.EqualValues(t, 4, ended.Load(), "the server hears that nobody waits")
 				dials := 4
 				if h2 {
