@@ -221,6 +221,7 @@ type outcome struct {
 	failure bool  // it counts against the host's health
 	fatal   bool  // the connection must be closed
 	timeout bool  // it is a failure by a deadline
+	givenUp bool  // its user gave it up: it tells neither that the host works nor that it fails
 	apart   bool  // its exchanges were rated and timed apart
 	cause   error // of a failure; nil if it is unknown
 }
@@ -236,7 +237,7 @@ func isTimeout(err error) bool {
 // well reports whether the lease showed that the host serves. A lease that its user cancelled shows
 // nothing.
 func (o outcome) well() bool {
-	return o.rated && !o.failure && !o.fatal
+	return o.rated && !o.failure && !o.fatal && !o.givenUp
 }
 
 // causeOf reads the first argument of Release.

@@ -99,6 +99,35 @@ func TestFailedExchangesEjectTheHostAndLeaveTheConnectionOpen(t *testing.T) {
 	})
 }
 
+func TestAnExchangeThatItsUserGaveUpShowsNeitherAWorkingNorAFailingHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := pooly.ServiceConfig{BanditStrategy: &pooly.LeastLatency{}, ConsecutiveFailures: 3}
+		s, _ := newService(t, config, "a", "b")
+		require.NoError(t, leaseWith(t, s, pooly.LeaseOptions{}).End(), "it begins the timing")
+		c := leaseWith(t, s, pooly.LeaseOptions{})
+		latency := func() time.Duration { return hostStats(t, s, c.Address()).Latency }
+		givenUp := func(elapsed time.Duration) {
+			t.Helper()
+			o := pooly.Outcome{Score: pooly.HostDown, Err: context.Canceled, Elapsed: elapsed}
+			require.NoError(t, c.Rate(o))
+		}
+		require.NoError(t, c.Rate(pooly.Outcome{Score: 1, Elapsed: 10 * time.Millisecond}))
+		givenUp(time.Millisecond)
+		require.Equal(t, 10*time.Millisecond, latency(), "it would have taken longer")
+		givenUp(20 * time.Millisecond)
+		require.Equal(t, 20*time.Millisecond, latency(), "it took at least so long")
+
+		for range 2 {
+			require.NoError(t, c.Rate(pooly.Outcome{Score: pooly.HostDown, Err: errTemporary}))
+		}
+		givenUp(0)
+		require.NoError(t, c.Rate(pooly.Outcome{Score: pooly.HostDown, Err: errTemporary}))
+		require.True(t, hostStats(t, s, c.Address()).Ejected, "the third failure in a row")
+		require.NoError(t, c.End())
+		require.NoError(t, s.Close())
+	})
+}
+
 func TestExchangesThatTimeOutForLackOfTimeBlameNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, "a")

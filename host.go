@@ -89,8 +89,10 @@ func (h *host) retire() (idle []*conn) {
 // user cancelled says how long the host took at least.
 func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	usual := time.Duration(h.cluster.usualLatency.Load())
-	failed := o.rated && o.score < h.cluster.usual()/2
+	failed := o.rated && !o.givenUp && o.score < h.cluster.usual()/2
 	switch {
+	case o.givenUp && elapsed < h.peak:
+		return
 	case failed:
 		elapsed = max(elapsed, usual)
 	case !o.rated && (o.fatal || c.spent) && elapsed < h.peak:

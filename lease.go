@@ -241,8 +241,11 @@ type Outcome struct {
 	Score float64
 
 	// Err is why the host failed. It counts against the host's health, see ConsecutiveFailures, and
-	// leaves the connection open. nil, or an error that wraps context.Canceled: the host did not
-	// fail.
+	// leaves the connection open. nil: the exchange ended well.
+	//
+	// An error that wraps context.Canceled says that the user gave the exchange up. It tells
+	// neither that the host works nor that it fails. Score counts, and Elapsed is how long the
+	// exchange would have taken at least.
 	//
 	// A timeout does not count, and the host is not rated, if Elapsed is less than its exchanges
 	// usually take and the host has served somebody in the last two seconds.
@@ -267,12 +270,14 @@ func (c *Conn) Rate(o Outcome) error {
 	case !(o.Score >= HostDown && o.Score <= HostUp): // so that NaN fails too
 		return fmt.Errorf("%w: score %v is outside [0, 1]", ErrInvalidArg, o.Score)
 	}
-	failure := o.Err != nil && !errors.Is(o.Err, context.Canceled)
+	givenUp := errors.Is(o.Err, context.Canceled)
+	failure := o.Err != nil && !givenUp
 	ok := c.rate(outcome{
 		score:   o.Score,
 		rated:   true,
 		failure: failure,
 		timeout: failure && isTimeout(o.Err),
+		givenUp: givenUp,
 		cause:   o.Err,
 	}, min(max(0, o.Elapsed), longestExchange), c.conn.pool.clock.now())
 	if !ok {

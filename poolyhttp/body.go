@@ -101,7 +101,7 @@ func (x *exchange) conclude(err error) {
 	}
 	x.rate()
 	x.end()
-	x.done()
+	x.life.drop()
 }
 
 // rate rates the host by the answer's header, once.

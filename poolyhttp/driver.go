@@ -56,6 +56,7 @@ type conn struct {
 	places  int          // guarded by driver.mu; how many of its Conns are open
 	streams atomic.Int64 // how many requests the server allows at once, as of the last dial
 	silent  atomic.Bool  // a request timed out, and nothing came meanwhile: take no more
+	losses  atomic.Int32 // copies of requests on it that lost in a row, see hedge
 	used    atomic.Bool  // it has served a request
 	heardAt atomic.Int64 // when the last answer came, since driver.epoch
 	idleAt  atomic.Int64 // when it was dialled, or its last lease ended, since driver.epoch

@@ -12,10 +12,10 @@ import (
 )
 
 // send sends one request to one host, over a leased connection. It ends the lease: with its error,
-// or with the answer's body, when it also calls done. With an error it says what became of the
+// or with the answer's body. Until then it keeps the life. With an error it says what became of the
 // request. The request's body is then closed, unless the request is unsent.
 func (t *Transport) send(
-	ctx context.Context, done func(), req *http.Request, lease *pooly.Conn,
+	ctx context.Context, l *life, req *http.Request, lease *pooly.Conn,
 ) (*http.Response, fate, error) {
 	c, ok := lease.Interface().(*conn)
 	if !ok {
@@ -24,13 +24,14 @@ func (t *Transport) send(
 		return nil, final, fmt.Errorf("%w: service %s: %T is no connection of poolyhttp.Driver",
 			pooly.ErrInvalidArg, t.service.Name(), lease.Interface())
 	}
-	x := &exchange{transport: t, lease: lease, conn: c, ctx: ctx, done: done, fresh: !c.used.Load()}
+	x := &exchange{transport: t, lease: lease, conn: c, ctx: ctx, life: l, fresh: !c.used.Load()}
+	l.keep()
 	returned := false
 	defer func() {
 		if !returned { // a hook of the user's panics or ends the goroutine
 			_ = lease.CloseOnRelease()
 			x.end()
-			done()
+			l.drop()
 		}
 	}()
 	sent, body := sendable(ctx, req)
@@ -40,6 +41,7 @@ func (t *Transport) send(
 	returned = true
 	if err != nil {
 		f, err := x.fail(req, body, err)
+		l.drop()
 		if f != unsent {
 			closeBody(sent)
 		}
@@ -55,7 +57,7 @@ type exchange struct {
 	lease     *pooly.Conn
 	conn      *conn
 	ctx       context.Context // of the request
-	done      func()
+	life      *life
 	fresh     bool             // the connection had served no request before
 	upgrade   *http.ClientConn // the connection of an upgrade beside HTTP/2; else nil
 	began     time.Duration
@@ -96,7 +98,11 @@ func asksForUpgrade(h http.Header) bool {
 func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, error) {
 	defer x.end()
 	f, blame, cause := final, false, err
-	if ended := x.ctx.Err(); ended != nil {
+	lost, isLost := context.Cause(x.ctx).(*lostError)
+	if isLost {
+		err, cause, blame = lost, lost, x.elapsed >= lost.slow
+		x.distrust(blame)
+	} else if ended := x.ctx.Err(); ended != nil {
 		// The context's cause may be any error of the user's.
 		err, cause, blame = context.Cause(x.ctx), ended, ended == context.DeadlineExceeded
 	} else {
@@ -123,11 +129,24 @@ func (x *exchange) timedOut() {
 	}
 }
 
+// distrust is called when the exchange has lost to another copy of its request, see hedge. Since it
+// cannot time out any more, an HTTP/2 connection is taken for dead after lossesOfDead in a row.
+func (x *exchange) distrust(slow bool) {
+	if x.conn.shared && slow && x.conn.losses.Add(1) >= lossesOfDead {
+		x.timedOut()
+	}
+}
+
+const lossesOfDead = 5
+
 // answer makes the exchange the body of its answer.
 func (x *exchange) answer(req *http.Request, resp *http.Response) {
 	now := int64(x.conn.driver.now())
 	x.conn.used.Store(true)
 	x.conn.heardAt.Store(now)
+	if x.conn.losses.Load() != 0 {
+		x.conn.losses.Store(0)
+	}
 	e := Exchange{Request: req, Response: resp, Elapsed: x.elapsed}
 	x.outcome, x.rates = x.transport.outcome(e)
 	upgraded, writes := resp.Body.(io.ReadWriteCloser)
@@ -135,11 +154,11 @@ func (x *exchange) answer(req *http.Request, resp *http.Response) {
 	case resp.StatusCode == http.StatusSwitchingProtocols && writes:
 		x.rate()
 		resp.Body = &upgradedBody{ReadWriteCloser: upgraded, exchange: x}
-		x.done()
+		x.life.drop()
 	case x.isEmpty(req, resp):
 		x.rate()
 		x.end()
-		x.done()
+		x.life.drop()
 	default:
 		x.body, resp.Body = resp.Body, x
 		if x.ctx.Done() != nil {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/3XX0/pooly"
@@ -58,29 +59,18 @@ import (
 //
 // A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
 // charged, except for the first time if the server has not looked at the request. Requests that
-// time out or are cancelled are not sent again, and neither are answered ones, whatever the status.
+// time out or are cancelled are not sent again. Answered ones are not either, unless
+// Options.RetryStatuses has the status.
 type Transport struct {
 	service  *pooly.Service
 	driver   *Driver
 	score    func(Exchange) float64
 	hosts    map[string]bool // that belong to the service: as given, and with ports
 	fallback http.RoundTripper
-}
+	hedge    *hedge // nil: no hedging
 
-// Options are the options of NewTransport. The zero value of each field stands for its default.
-type Options struct {
-	// Score rates a host by an answer or its absence. The result is brought into [0, 1]. An answer
-	// that it rates pooly.HostDown counts against the host's health. Some requests say nothing
-	// about the host, and Score is not asked, see Transport. Default: Score(0).
-	Score func(Exchange) float64
-
-	// Hosts are more hosts whose URLs belong to the service, such as "api.example.com" or
-	// "api.example.com:8080".
-	Hosts []string
-
-	// Fallback gets the requests for hosts that do not belong to the service, for example
-	// http.DefaultTransport. Default: they fail.
-	Fallback http.RoundTripper
+	retryStatuses []int
+	maxRetryAfter time.Duration
 }
 
 // Errors of a request of which nothing was sent.
@@ -93,7 +83,7 @@ var (
 )
 
 // NewTransport returns a transport for a service whose driver is of NewDriver, or embeds such a
-// driver. It panics otherwise. nil options mean every default. Closing the service closes the
+// driver. It panics otherwise, and if an option is invalid. nil options mean every default. Closing the service closes the
 // connections.
 func NewTransport(service *pooly.Service, options *Options) *Transport {
 	d, ok := service.Driver().(interface{ base() *Driver })
@@ -104,12 +94,24 @@ func NewTransport(service *pooly.Service, options *Options) *Transport {
 	if options == nil {
 		options = &Options{}
 	}
+	if err := options.check(); err != nil {
+		panic(err)
+	}
 	t := &Transport{
 		service:  service,
 		driver:   d.base(),
 		score:    options.Score,
 		hosts:    make(map[string]bool),
 		fallback: options.Fallback,
+
+		retryStatuses: slices.Clone(options.RetryStatuses),
+		maxRetryAfter: options.MaxRetryAfter,
+	}
+	if t.maxRetryAfter == 0 {
+		t.maxRetryAfter = DefaultMaxRetryAfter
+	}
+	if options.Hedge != 0 {
+		t.hedge = newHedge(options.Hedge)
 	}
 	if t.score == nil {
 		t.score = Score(0)
@@ -146,48 +148,62 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	ctx, done := contextOf(req)
-	resp, err := t.sendUntilAnswered(ctx, done, req)
+	ctx, l := contextOf(req)
+	defer l.drop()
+	resp, err := t.sendUntilAnswered(ctx, l, req)
 	if err != nil {
-		done()
 		return nil, err
 	}
 	resp.Request = req
 	return resp, nil
 }
 
-// sendUntilAnswered sends a request until it is answered or must not be sent again. done is called
-// when the answer has ended.
+// sendUntilAnswered sends a request until it has an answer to keep, or must not be sent again. The
+// answer keeps the life.
 func (t *Transport) sendUntilAnswered(
-	ctx context.Context, done func(), req *http.Request,
+	ctx context.Context, l *life, req *http.Request,
 ) (*http.Response, error) {
 	var options pooly.LeaseOptions
-	var cause error // why it was not answered before
-	last := final   // what became of it
-	broke := false  // it broke a new connection
+	var cause error          // why it was not answered before
+	var spare *http.Response // an answer that is kept unless a better one comes
+	elsewhere := false       // the same host must not get it again
+	broke := false           // it broke a new connection
 	if ctx.Err() != nil {
 		closeBody(req)
 		return nil, context.Cause(ctx)
 	}
 	for sends := 1; ; sends++ {
 		lease, err := t.lease(ctx, req, options)
-		if err != nil {
-			closeBody(req)
-			return nil, explain(err, cause)
-		}
-		if last == broken && slices.Contains(options.Avoid, lease.Address()) {
+		if err == nil && elsewhere && slices.Contains(options.Avoid, lease.Address()) {
 			// There is no other host. net/http would not try again here either.
 			_ = lease.End()
+			err = pooly.ErrRetriesSpent
+		}
+		if err != nil {
 			closeBody(req)
-			return nil, cause
+			if spare != nil {
+				return spare, nil
+			}
+			return nil, explain(err, cause)
 		}
-		resp, f, err := t.send(ctx, done, req, lease)
-		if err == nil {
-			return resp, nil
+		send := t.send
+		if t.hedge != nil && sends == 1 && t.hedge.fits(req) {
+			send = t.sendHedged
 		}
-		next, ok := req, false
-		if sends < mostSends && ctx.Err() == nil {
+		resp, f, err := send(ctx, l, req, lease)
+		next, ok, wait := req, false, time.Duration(0)
+		switch {
+		case err == nil:
+			if sends < mostSends && t.retries(resp) {
+				next, wait, ok = t.afterAnswer(ctx, req, resp)
+			}
+			if !ok {
+				return resp, nil
+			}
+			spare, elsewhere = resp, wait == 0
+		case sends < mostSends && ctx.Err() == nil:
 			next, ok = again(req, f, broke)
+			elsewhere, broke = f == broken, broke || f == broken
 		}
 		if !ok {
 			if f == unsent {
@@ -195,9 +211,13 @@ func (t *Transport) sendUntilAnswered(
 			}
 			return nil, err
 		}
-		req, cause, last, broke = next, err, f, broke || f == broken
+		if !sleep(ctx, wait) {
+			closeBody(next)
+			return spare, nil
+		}
+		req, cause = next, err
 		options.Avoid = append(options.Avoid, lease.Address())
-		options.Retry = sends > 1 || f == cutOff || f == broken
+		options.Retry = sends > 1 || err == nil || f == cutOff || f == broken
 	}
 }
 
@@ -277,11 +297,11 @@ func (t *Transport) withPort(u *url.URL) string {
 
 var errCancelled = errors.New("net/http: request canceled") // as http.Transport says it
 
-// contextOf returns a request's context, which also ends with its Cancel channel. done frees what
-// that needs, and also ends the context then.
-func contextOf(req *http.Request) (ctx context.Context, done func()) {
+// contextOf returns a request's context, which also ends with its Cancel channel. The end of the
+// life frees what that needs, and also ends the context then.
+func contextOf(req *http.Request) (context.Context, *life) {
 	if req.Cancel == nil {
-		return req.Context(), func() {}
+		return req.Context(), nil
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	go func() {
@@ -295,7 +315,33 @@ func contextOf(req *http.Request) (ctx context.Context, done func()) {
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() { cancel(nil) }
+	return ctx, newLife(func() { cancel(nil) })
+}
+
+// life is how long a context is needed. Whoever needs it calls keep and later drop, and the last
+// drop ends it. A nil life never ends.
+type life struct {
+	users atomic.Int32
+	end   func()
+}
+
+// newLife returns a life with one user.
+func newLife(end func()) *life {
+	l := &life{end: end}
+	l.users.Store(1)
+	return l
+}
+
+func (l *life) keep() {
+	if l != nil {
+		l.users.Add(1)
+	}
+}
+
+func (l *life) drop() {
+	if l != nil && l.users.Add(-1) == 0 {
+		l.end()
+	}
 }
 
 // explain returns the error of a request that got no connection. cause is why it was not answered

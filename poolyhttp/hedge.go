@@ -1,0 +1,240 @@
+package poolyhttp
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/3XX0/pooly"
+)
+
+// hedge is what a transport knows for Options.Hedge.
+type hedge struct {
+	fixed    time.Duration // 0: at the 95th percentile
+	estimate atomic.Int64  // of that percentile; 0: nothing is known
+	requests atomic.Uint64 // that might have been hedged
+
+	mu     sync.Mutex // guards the fields below; taken only when a second copy is due
+	seen   uint64     // requests that were deposited
+	tokens float64    // second copies that may be sent
+}
+
+const (
+	hedgeShare    = 0.05 // of the requests have a second copy
+	hedgesAtOnce  = 10
+	hedgeQuantile = 0.95
+	hedgeStep     = 0.1 // of the estimate's logarithm
+)
+
+// These move the estimate up after a request that took longer, and down after another. At the
+// quantile both balance.
+var (
+	hedgeUp   = math.Exp(hedgeStep * hedgeQuantile)
+	hedgeDown = math.Exp(-hedgeStep * (1 - hedgeQuantile))
+)
+
+func newHedge(delay time.Duration) *hedge {
+	return &hedge{fixed: max(0, delay), tokens: hedgesAtOnce}
+}
+
+// fits reports whether a request may have a second copy.
+func (h *hedge) fits(req *http.Request) bool {
+	body := req.Body != nil && req.Body != http.NoBody
+	return replayable(req) && !(body && req.GetBody == nil) && !asksForUpgrade(req.Header)
+}
+
+// delay returns when to send the second copy of a request. 0: never.
+func (h *hedge) delay() time.Duration {
+	h.requests.Add(1)
+	if h.fixed > 0 {
+		return h.fixed
+	}
+	return time.Duration(h.estimate.Load())
+}
+
+// learn records how long the first copy of a request took. If it was cancelled, it took at least as
+// long as the estimate, which is all that counts. Requests that fail fast say nothing.
+//
+// The estimate is Frugal-1U (Ma, Muthukrishnan and Sandler, Frugal Streaming for Estimating
+// Quantiles, arXiv 1407.1121), on a logarithmic scale. An update that is lost to another one at the
+// same time does no harm.
+func (h *hedge) learn(elapsed time.Duration, good bool) {
+	estimate := time.Duration(h.estimate.Load())
+	switch {
+	case h.fixed > 0:
+	case estimate == 0 && good:
+		h.estimate.Store(int64(max(elapsed, time.Millisecond)))
+	case elapsed > estimate:
+		h.estimate.Store(int64(float64(estimate)*hedgeUp) + 1)
+	case good:
+		h.estimate.Store(int64(float64(estimate) * hedgeDown))
+	}
+}
+
+// take withdraws one second copy from the budget. It reports false if the budget is spent.
+func (h *hedge) take() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	requests := h.requests.Load()
+	h.tokens = min(hedgesAtOnce, h.tokens+hedgeShare*float64(requests-h.seen))
+	h.seen = requests
+	if h.tokens < 1 {
+		return false
+	}
+	h.tokens--
+	return true
+}
+
+// overloaded reports whether another copy of a request could do harm.
+func (t *Transport) overloaded() bool {
+	s := t.service.Stats()
+	return s.Waiting > 0 || s.Limit < s.MaxConns || s.Panic
+}
+
+// lostError is why a copy of a request was cancelled. It wraps context.Canceled, so that
+// pooly.Conn.Rate counts no failure.
+type lostError struct {
+	slow time.Duration // how long a copy takes that was too slow
+}
+
+func (*lostError) Error() string { return "poolyhttp: another copy of the request was answered first" }
+func (*lostError) Unwrap() error { return context.Canceled }
+
+// attempt is one of two copies of a request. Its context ends when the other has won.
+type attempt struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	life   *life // of the context; keeps the request's
+}
+
+func newAttempt(ctx context.Context, l *life) attempt {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l.keep()
+	return attempt{ctx, cancel, newLife(func() {
+		cancel(nil)
+		l.drop()
+	})}
+}
+
+// race is a request of which a second copy may be sent.
+type race struct {
+	transport     *Transport
+	request       *http.Request
+	address       string // of the first copy's host
+	first, second attempt
+	lost          *lostError
+	result        chan *http.Response // of the second copy; nil if it has no answer
+
+	mu   sync.Mutex // guards over
+	over bool       // a copy has won, or both have ended
+}
+
+// sendHedged is send, with a second copy if the first takes long.
+func (t *Transport) sendHedged(
+	ctx context.Context, l *life, req *http.Request, lease *pooly.Conn,
+) (*http.Response, fate, error) {
+	delay, began := t.hedge.delay(), t.driver.now()
+	if delay == 0 {
+		resp, f, err := t.send(ctx, l, req, lease)
+		t.hedge.learn(t.driver.now()-began, err == nil && !t.isBad(resp))
+		return resp, f, err
+	}
+	r := &race{
+		transport: t, request: req, address: lease.Address(),
+		first: newAttempt(ctx, l), second: newAttempt(ctx, l),
+		lost:   &lostError{slow: delay},
+		result: make(chan *http.Response, 1),
+	}
+	second := time.AfterFunc(delay, r.sendSecond)
+	chosen := false // the second copy's answer
+	defer func() {
+		second.Stop()
+		r.finish()
+		if !chosen {
+			r.second.cancel(r.lost)
+		}
+		r.first.life.drop()
+		r.second.life.drop()
+	}()
+	resp, f, err := t.send(r.first.ctx, r.first.life, req, lease)
+	good := err == nil && !t.isBad(resp)
+	t.hedge.learn(t.driver.now()-began, good)
+	if second.Stop() || good && r.finish() {
+		return resp, f, err
+	}
+	other := <-r.result
+	if other == nil || err == nil && t.isBad(other) {
+		return resp, f, err
+	}
+	chosen = true
+	r.first.cancel(r.lost)
+	if f == unsent {
+		closeBody(req)
+	}
+	return other, final, nil
+}
+
+// sendSecond sends the second copy if that is allowed.
+func (r *race) sendSecond() {
+	var resp *http.Response
+	defer func() { r.result <- resp }()
+	t := r.transport
+	if t.overloaded() || !t.hedge.take() {
+		return
+	}
+	req, ok := r.copy()
+	if !ok {
+		return
+	}
+	defer r.second.life.drop()
+	options := pooly.LeaseOptions{Avoid: []string{r.address}, Retry: true}
+	lease, err := t.lease(r.second.ctx, req, options)
+	if err != nil {
+		closeBody(req)
+		return
+	}
+	if lease.Address() == r.address {
+		_ = lease.End()
+		closeBody(req)
+		return
+	}
+	answer, f, err := t.send(r.second.ctx, r.second.life, req, lease)
+	switch {
+	case f == unsent:
+		closeBody(req)
+	case err != nil:
+	case t.isBad(answer):
+		resp = answer // the first copy may have no better one
+	case r.finish():
+		resp = answer
+		r.first.cancel(r.lost)
+	}
+}
+
+// copy returns the request for the second copy, whose life it keeps. It reports false if there must
+// be none. Once the first copy is answered, the request belongs to the caller again.
+func (r *race) copy() (*http.Request, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return nil, false
+	}
+	req, ok := again(r.request, cutOff, false)
+	if !ok {
+		return nil, false
+	}
+	r.second.life.keep()
+	return req.Clone(r.second.ctx), true
+}
+
+// finish ends the race. It reports false if it was over before.
+func (r *race) finish() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.over
+	r.over = true
+	return !was
+}
