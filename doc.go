@@ -38,8 +38,8 @@
 //   - [NewRoundRobin], the default, takes the hosts in turn.
 //   - [NewEpsilonGreedy], [NewSoftMax], [NewThompson], [NewUCB] and [NewWeightedRoundRobin] go by
 //     the hosts' scores.
-//   - [NewPowerOfTwo], [NewPeakEWMA] and [NewHotCold] weigh how many connections are in use and how
-//     long leases last. They are best if hosts fill up.
+//   - [NewPowerOfTwo], [NewLeastLatency], [NewPeakEWMA] and [NewHotCold] weigh how many connections
+//     are in use and how long leases last. They are best if hosts fill up.
 //
 // A host's score is the mean of its Release scores in the last DecayDuration. Newer scores count
 // more. To separate slow hosts from fast ones, rate requests by degrees, for example by their

@@ -7,8 +7,8 @@ import (
 )
 
 // EpsilonGreedy picks any host at random with probability epsilon, and otherwise the best host, at
-// random if several are within 1 % of it. The best host has the highest quality, as in [SoftMax]. See Sutton and Barto, Reinforcement Learning, 2nd ed.,
-// section 2.2.
+// random if several are within 1 % of it. The best host has the highest quality, as in [SoftMax].
+// See Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.2.
 //
 // So the best of n hosts gets the share 1-ε+ε/n, and each other host ε/n, however bad it is. That
 // is the price of noticing when a host improves. A pick is O(1).
