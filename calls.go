@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"syscall"
 	"time"
 )
 
@@ -27,6 +28,31 @@ func (p *Pool) callDial(ctx context.Context) (c *Conn, err error) {
 		err = errNilError // its methods would panic
 	}
 	return c, err
+}
+
+// examined returns an error that is safe to examine under a lock: err, or what its methods panic
+// with.
+func (p *Pool) examined(err error) (safe error) {
+	defer func() {
+		if v := recover(); v != nil {
+			safe = recovered(p.log, "a method of an error", v)
+		}
+	}()
+	isLocal(err)
+	return err
+}
+
+// isLocal reports whether a dial failed because this process or machine ran out of something. That
+// says nothing about the host.
+func isLocal(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Pool) callClose(c *Conn) {

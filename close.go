@@ -153,9 +153,11 @@ func cutAll(pools []*Pool, deadline time.Duration) error {
 	}
 	wg.Wait()
 	if leases == 0 && dials == 0 {
-		return fmt.Errorf("%w: the driver has not closed all connections after %v", ErrOpTimeout, deadline)
+		return fmt.Errorf("%w: the driver has not closed all connections after %v",
+			ErrOpTimeout, deadline)
 	}
-	err := fmt.Errorf("%w: %d connections still leased after %v were closed", ErrOpTimeout, leases, deadline)
+	err := fmt.Errorf("%w: %d connections still leased after %v were closed",
+		ErrOpTimeout, leases, deadline)
 	if dials > 0 {
 		err = fmt.Errorf("%w, and %d dials have not returned", err, dials)
 	}

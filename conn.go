@@ -36,7 +36,7 @@ type conn struct {
 	leases  *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
 	start   time.Duration     // set by the lease; when it began, by the pool's clock; 0: not timed
 	since   int64             // guarded by pool.mu; when the lease began, by the coarse clock
-	load    int32             // guarded by pool.mu; the pool's load when the lease began, this lease included
+	load    int32             // guarded by pool.mu; the pool's load when the lease began, with it
 	epoch   uint32            // guarded by pool.mu; the pool's epoch when the lease began
 	used    uint8             // guarded like leases; how many of them were handed out
 	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
@@ -119,12 +119,12 @@ func (c *Conn) Address() string {
 // The connection is then kept, and the host is rated with score.
 //
 // If the driver calls the error fatal (see Driver.Temporary), the connection is closed and the host
-// is rated HostDown. NetDriver calls every timeout and I/O error fatal. Two errors say nothing about
-// the host, so it is not rated, and they do not count against its health:
+// is rated HostDown. NetDriver calls every timeout and I/O error fatal. After one of two errors the
+// host is not rated, and the error does not count against its health:
 //   - context.Canceled;
 //   - a timeout, if the host had less time than its leases usually take, and has served somebody in
-//     the last two seconds. This needs the begin of the lease, which is known if GetConnContext got
-//     a deadline.
+//     the last two seconds. pooly must know when the lease began, which it does if GetConnContext
+//     got a deadline.
 //
 // Otherwise the connection goes to the next waiting caller or becomes idle, and the host is rated
 // with score, in [0, 1]. After an error that the driver calls temporary, HostUp counts as HostDown:

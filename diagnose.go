@@ -68,4 +68,5 @@ func (s *Service) diagnose() (attempts []Attempt, usage Usage) {
 }
 
 // errSilent is the cause given for a host that swallows connection requests.
-var errSilent = fmt.Errorf("a dial has had no answer for longer than FallbackDelay: %w", context.DeadlineExceeded)
+var errSilent = fmt.Errorf("a dial has had no answer for longer than FallbackDelay: %w",
+	context.DeadlineExceeded)

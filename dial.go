@@ -282,7 +282,7 @@ func (p *Pool) connect(ctx context.Context) (*conn, error) {
 		if handle != nil && handle.conn != nil && handle.conn.adopted.CompareAndSwap(false, true) {
 			p.callClose(handle) // an error means that nobody gets the connection
 		}
-		return nil, err
+		return nil, p.examined(err)
 	case handle == nil || handle.conn == nil:
 		return nil, errNilConn
 	case !handle.conn.adopted.CompareAndSwap(false, true):

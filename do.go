@@ -61,7 +61,9 @@ func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 	}
 	var used []*line
 	for run := 1; ; run++ {
-		err = c.run(ctx, f)
+		if err = c.run(ctx, f); err == nil {
+			return nil
+		}
 		var again *retryError
 		retry := errors.As(err, &again)
 		err = unmarked(err)
@@ -167,18 +169,20 @@ func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 	interrupted := unwatch()
 	returned = true
 
-	o := outcome{score: HostUp, rated: true}
-	if err != nil {
-		o = c.outcome(err)
-		if errors.Is(ctx.Err(), context.Canceled) {
-			if o.fatal {
-				p.spend(c)
-			}
-			o = outcome{}
-		}
+	// The lease may have ended: f may have released it, and Close may have closed it.
+	if err == nil {
+		_ = p.putBack(c, HostUp)
+		return nil
 	}
-	_ = p.put(c, o) // f may have released it, and Close may have closed it
-	if interrupted && err != nil {
+	o := c.outcome(err)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		if o.fatal {
+			p.spend(c)
+		}
+		o = outcome{}
+	}
+	_ = p.put(c, o)
+	if interrupted {
 		return fmt.Errorf("%w: %w", contextError(ctx), err)
 	}
 	return err

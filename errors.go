@@ -40,8 +40,8 @@ var (
 	ErrConnReleased = errors.New("pooly: connection already released")
 )
 
-// GetConnError is the error of GetConn, GetConnContext, DialContext and the Get methods of Pool. It
-// implements net.Error.
+// GetConnError is the error of GetConn, GetConnContext, Lease, DialContext and the Get methods of
+// Pool. It implements net.Error.
 //
 // [errors.Is] and [errors.As] find its Reason and every cause in Attempts. So errors.Is(err,
 // ErrNoHostAvailable) and errors.Is(err, syscall.ECONNREFUSED) may both hold.
@@ -115,7 +115,8 @@ func (u Usage) describe(b *strings.Builder) {
 	if u.Leased == 0 && u.Dialing == 0 && u.Waiting == 0 {
 		return
 	}
-	fmt.Fprintf(b, " (%d connections of %d hosts in use, at most %d each", u.Leased, u.Hosts, u.MaxConns)
+	fmt.Fprintf(b, " (%d connections of %d hosts in use, at most %d each",
+		u.Leased, u.Hosts, u.MaxConns)
 	if u.Limit > 0 {
 		fmt.Fprintf(b, " and after timeouts %d", u.Limit)
 	}
@@ -165,7 +166,8 @@ func (e *hopelessError) Unwrap() []error { return []error{ErrOverloaded, context
 
 // named says which service or pool an error is about. It says "pooly" only once.
 func named(kind, name string, err error) error {
-	return &namedError{fmt.Sprintf("pooly: %s %s: %s", kind, name, strings.TrimPrefix(err.Error(), "pooly: ")), err}
+	cause := strings.TrimPrefix(err.Error(), "pooly: ")
+	return &namedError{fmt.Sprintf("pooly: %s %s: %s", kind, name, cause), err}
 }
 
 type namedError struct {
@@ -178,7 +180,8 @@ func (e *namedError) Unwrap() error { return e.err }
 
 // quoteAddress quotes an address that is empty, has spaces or is not printable.
 func quoteAddress(address string) string {
-	if q := strconv.Quote(address); address == "" || strings.ContainsRune(address, ' ') || q[1:len(q)-1] != address {
+	q := strconv.Quote(address)
+	if address == "" || strings.ContainsRune(address, ' ') || q[1:len(q)-1] != address {
 		return q
 	}
 	return address
@@ -199,7 +202,8 @@ func contextError(ctx context.Context) error {
 // recovered makes an error of the value that a plug-in panicked with, and logs the stack. Call it
 // outside all locks.
 func recovered(log *slog.Logger, method string, value any) error {
-	log.Error("pooly: plug-in panicked", "method", method, "panic", value, "stack", string(debug.Stack()))
+	log.Error("pooly: plug-in panicked",
+		"method", method, "panic", value, "stack", string(debug.Stack()))
 	if err, ok := value.(error); ok {
 		return fmt.Errorf("%s panicked: %w", method, err)
 	}

@@ -16,7 +16,7 @@ type group struct {
 	reaper   *reaper                    // immutable
 	log      *slog.Logger               // immutable
 	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
-	direct   atomic.Bool                // DialContext has been called: connections that nobody has leased are not kept
+	direct   atomic.Bool                // DialContext was called: no unused connections are kept
 	limited  bool                       // immutable; MaxConns was set, so it bounds DialContext too
 
 	size atomic.Int32 // hosts in use

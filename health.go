@@ -1,9 +1,7 @@
 package pooly
 
 import (
-	"errors"
 	"math"
-	"syscall"
 	"time"
 )
 
@@ -117,19 +115,6 @@ func (h *host) dialEnded(d *dial, err error) (after func()) {
 		return h.eject(err, false)
 	}
 	return nil
-}
-
-// isLocal reports whether a dial failed because this process or machine ran out of something. That
-// says nothing about the host.
-func isLocal(err error) bool {
-	for _, errno := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM,
-	} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
 }
 
 // judge records how a lease ended. The caller must call after without a lock.

@@ -11,18 +11,18 @@ import (
 // Wydrowski, Kleinberg and Rumble, Load is not what you should balance, NSDI 2024.
 //
 // It gives a short tail if hosts differ in strength, or share their machines with others. It needs
-// no scores: release what went well with HostUp. Hosts must be used enough for their latencies to
-// be known, which takes some leases a second each.
+// no scores: release what went well with HostUp. Each host needs some leases a second, so that its
+// latency is known.
 //
-// A host is hot if its load, (in use + 1) / weight, is above the given quantile of the loads that
-// all hosts had when the picker was made. Of the hosts drawn, the cold host with the lowest
-// [Arm.ExpectedLatency] / weight is picked, or if all are hot the host with the lowest load. A host
-// that was never timed gets one lease to start with. The weight is as in [PowerOfTwo].
+// The load of a host is (in use + 1) / weight. A host is hot if its load is above the given
+// quantile of the loads that all hosts had when the picker was made. Of the hosts drawn, the cold
+// host with the lowest [Arm.ExpectedLatency] / weight is picked. If all are hot, the host with the
+// lowest load is picked. A host that was never timed gets one lease to start with. The weight is as
+// in [PowerOfTwo].
 //
-// HotCold expects twice the leases to take twice the time at a host that had few at once. Where
-// hosts do not become slower with load, such a host stays below its share after it has joined or
-// has been slow. [LeastLatency] has no such expectation, and a shorter tail if many clients share
-// the hosts.
+// HotCold expects twice the leases to take twice the time at a host that had few at once. If hosts
+// do not become slower with load, such a host stays below its share after it has joined or has been
+// slow. [LeastLatency] has no such expectation, and a shorter tail if many clients share the hosts.
 //
 // Prequal asks servers for their figures, which count the requests of all clients. HotCold knows
 // the leases of this process alone, and sees in the latencies what other clients do to a host.

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// What protocols build on. Package poolyhttp is an example: it sees many requests in one lease, and
-// knows better than an error tells what each says about the host and the connection.
+// What protocols build on. Package poolyhttp is an example: one lease carries many requests, and
+// the package knows better than pooly what each says about the host and the connection.
 
 // LeaseOptions are the options of Service.Lease.
 type LeaseOptions struct {
 	// Avoid has addresses of hosts that have failed the request. The lease is of another host while
-	// another can be reached. If no other host is up, it is of any host after RetryDelay. If no
-	// other host has room, it is of any host after FallbackDelay. If there is no other host, it is
-	// of any host at once.
+	// another can be reached. If no other host is up, any host may serve after RetryDelay. If no
+	// other host has room, any host may serve after FallbackDelay. If there is no other host, any
+	// host may serve at once. Unknown addresses count for nothing.
 	Avoid []string
 
 	// Retry says that the request was sent before. Retries have a budget: a fifth of the other
@@ -30,6 +30,8 @@ type LeaseOptions struct {
 // fails with ErrOverloaded instead.
 //
 // Unlike Do, Lease does not watch ctx while the connection is used. Release or End ends the lease.
+//
+// Its errors are those of GetConnContext, and ErrRetriesSpent.
 func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error) {
 	if !options.Retry {
 		s.retries.request()
@@ -48,14 +50,18 @@ func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error
 
 // TryLease is Lease for callers that must not wait for another lease to end. It leases an idle
 // connection, or dials one if the host has room, and does the same at the other hosts if need be.
-// If no host is up, it dials those that are ejected. ctx bounds the use of the connection and the
-// dial.
+// If no host is up, it dials those that are ejected, one after the other.
 //
 // It is for drivers whose Dial returns at once, such as one that hands out shares of an open
-// connection: with any other, TryLease waits for the dial. Package poolygrpc is an example.
+// connection. With any other driver TryLease waits for the dial, at most until ctx ends. The dial
+// itself goes on. Package poolygrpc is an example.
 //
-// Its error wraps ErrOverloaded if no host has room, ErrNoHostAvailable if none can be reached,
-// ErrPoolClosed, or ctx.Err() and its cause, or says what the strategy did wrong (see Bandit).
+// ctx also bounds the use of the connection, as in Lease. Its error wraps one of:
+//   - ErrOverloaded: no host has room;
+//   - ErrNoHostAvailable: no host is registered, or none can be reached;
+//   - ctx.Err() and its cause;
+//   - ErrPoolClosed;
+//   - an error that says what the strategy did wrong (see Bandit).
 func (s *Service) TryLease(ctx context.Context) (*Conn, error) {
 	c, err := s.try(ctx)
 	if err != nil {
@@ -157,12 +163,13 @@ const tryDials = 3
 // Report tells what is known of a host from elsewhere, such as a health check, or a client that
 // keeps the connections to the host itself.
 //
-//   - An error ejects the host, like a dial that failed, and is the cause that errors and logs give.
-//     pooly goes on to probe the host, and restores it when a dial connects.
-//   - nil restores it, like a probe that connected. A host that was ejected for its leases stays
-//     out until its next probe.
+//   - An error ejects the host, like a dial that failed. The error is the cause that GetConn's
+//     errors and the log give. pooly probes the host, and restores it when a dial connects, or when
+//     a lease or an exchange of the host ends well.
+//   - nil restores the host, like a probe that connected. A host that was ejected for its leases
+//     stays out until its next probe.
 //
-// Report of an unknown address does nothing.
+// Report of an unknown address, or after Close, does nothing.
 func (s *Service) Report(address string, err error) {
 	s.mu.Lock()
 	h := s.hosts[address]
@@ -170,6 +177,7 @@ func (s *Service) Report(address string, err error) {
 	if h == nil {
 		return
 	}
+	err = h.examined(err)
 	h.mu.Lock()
 	var after func()
 	switch {
@@ -211,7 +219,7 @@ func (s *Service) linesOf(addresses []string) (lines []*line) {
 	return lines
 }
 
-// Has reports whether an address is registered.
+// Has reports whether an address is registered. After Close none is.
 func (s *Service) Has(address string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,7 +239,9 @@ func (s *Service) CloseIdle() {
 		idle := h.idle.drain()
 		h.settleLocked()
 		h.unlock()
-		go h.destroyAll(idle)
+		if len(idle) > 0 {
+			go h.destroyAll(idle)
+		}
 	}
 }
 
@@ -247,22 +257,24 @@ type Outcome struct {
 	// neither that the host works nor that it fails. Score counts, and Elapsed is how long the
 	// exchange would have taken at least.
 	//
-	// A timeout does not count, and the host is not rated, if Elapsed is less than its exchanges
-	// usually take and the host has served somebody in the last two seconds.
+	// A timeout says nothing about a host that had too little time: the host is not rated, and Err
+	// does not count. That is so if Elapsed is less than its exchanges usually take, and the host
+	// has served somebody in the last two seconds.
 	Err error
 
 	// Elapsed is how long the exchange took. Strategies that go by latency use it, and so does the
-	// limit below MaxConns. 0: unknown.
+	// limit below MaxConns. 0, or a negative time, says that it is unknown.
 	Elapsed time.Duration
 }
 
 // Rate rates the host by one exchange of a lease that goes on. Each exchange counts as much as a
-// lease that Release ends, and strategies see its Elapsed. End the lease with End then: Release
-// would rate and time the lease once more, as a whole.
+// lease that Release ends, and strategies see its Elapsed. End such a lease with End: Release would
+// rate and time the lease once more, as a whole.
 //
-// A Pool used alone keeps no score, so Rate does nothing there. Rate may be called concurrently,
-// also with Release and End. It returns ErrConnReleased if the lease has ended, and ErrInvalidArg
-// if the score is not in [0, 1]. Nothing is rated then.
+// Rate returns ErrConnReleased if the lease has ended, also if Close has ended it, and
+// ErrInvalidArg if the score is not in [0, 1]. Nothing is rated then. A Pool used alone keeps no
+// score, so Rate does nothing there but check the score. Rate may be called concurrently, also with
+// Release and End.
 func (c *Conn) Rate(o Outcome) error {
 	switch {
 	case c.conn == nil || c.conn.pool == nil:
@@ -290,7 +302,8 @@ func (c *Conn) Rate(o Outcome) error {
 const longestExchange = 1000 * time.Hour
 
 // End ends the lease and gives the connection back, without rating the host. Use it after Rate, or
-// if the lease tells nothing about the host. Its errors are those of Release.
+// if the lease tells nothing about the host. Its errors are those of Release. If End and Release
+// are called concurrently, one call has an effect.
 func (c *Conn) End() error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: End of a Conn that came from no pool", ErrInvalidArg)
@@ -299,7 +312,8 @@ func (c *Conn) End() error {
 }
 
 // CloseOnRelease makes this lease the last of its connection: Release or End closes the connection,
-// whatever the outcome. It returns ErrConnReleased if the lease has ended.
+// whatever the outcome. It returns ErrConnReleased if the lease has ended. It may be called
+// concurrently.
 func (c *Conn) CloseOnRelease() error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: CloseOnRelease of a Conn that came from no pool", ErrInvalidArg)

@@ -2,25 +2,25 @@ package pooly
 
 import "math/rand/v2"
 
-// LeastLatency picks the host where a lease should take the least time: the lowest latency · (in
-// use + 1) / weight. The latency is the mean of the leases of the last second or so. It is the cost
-// function of Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma) with a mean instead
-// of a peak, over more hosts.
+// LeastLatency picks the host where a lease should take the least time, the one with the lowest
+// latency · (in use + 1) / weight. The latency is the mean of the leases of the last second or so.
+// It is the cost function of Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma) with a
+// mean instead of a peak, over more hosts.
 //
 // It is for hosts that fill up, that differ in strength, or that share their machines with others.
 // There is nothing to tune, and it needs no scores: release what went well with HostUp. Hosts that
 // many clients share are told apart by their latencies, which show what the others do there.
 //
-// It compares up to 16 hosts, drawn at random, and fewer down to 5 in a service with more than
-// 12,500 leases a second. More choices help most if each client has few leases, and cost most if it
-// has many.
+// It compares 16 hosts, drawn at random. In a service with more than 12,500 leases a second it
+// compares fewer, at least 5. More choices help most if each client has few leases, and cost most
+// if it has many.
 //
-// The weight is 1 for a host that does as well as the others, whatever that is. It drops to nearly
-// nothing within a few leases if a host fails, and failures show no speed. So a host that fails
-// fast attracts no traffic (see [PowerOfTwo] for the formula).
+// The weight is 1 for a host that does as well as the others. If a host fails, its weight drops to
+// nearly nothing within a few leases, and failures show no speed. So a host that fails fast
+// attracts no traffic (see [PowerOfTwo] for the formula).
 //
-// A host that looks slow is tried again after 5 to 60 s: the later, the less traffic there is,
-// since each try may cost a slow lease.
+// A host that looks slow is tried again after 5 to 60 s. The less traffic there is, the later that
+// is, because each try may cost a slow lease.
 //
 // A pick reads the live figures of the hosts that it compares. The service times its leases (see
 // [Arm.Latency]). It keeps no state, so services can share a value.

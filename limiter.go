@@ -125,7 +125,10 @@ func (s *shortestLease) observe(lasted, now time.Duration) {
 	s.roll(int64(now))
 	for {
 		shortest := s.now.Load()
-		if shortest > 0 && shortest <= int64(lasted) || s.now.CompareAndSwap(shortest, max(1, int64(lasted))) {
+		if shortest > 0 && shortest <= int64(lasted) {
+			return
+		}
+		if s.now.CompareAndSwap(shortest, max(1, int64(lasted))) {
 			return
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// mutex is a sync.Mutex that lets other goroutines run at its boundaries, a random number of times. It is for tests: what
-// may happen between two locks then does happen, see docs/MODEL.md.
+// mutex is a sync.Mutex that lets other goroutines run at its boundaries, a random number of times.
+// It is for tests: what may happen between two locks then does happen, see docs/MODEL.md.
 type mutex struct{ inner sync.Mutex }
 
 func (m *mutex) Lock() {

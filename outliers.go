@@ -217,8 +217,8 @@ func (o *outliers) alike() bool {
 // panicMemory is how long hosts count as failing alike.
 const panicMemory = 2 * time.Second
 
-// readmit restores the hosts that were ejected by feedback if fewer than half are up: they may be no
-// worse than the rest, and the rest is too few (Envoy's panic threshold).
+// readmit restores the hosts that were ejected by feedback if fewer than half are up. They may be
+// no worse than the rest, and the rest is too few (Envoy's panic threshold).
 func (o *outliers) readmit() {
 	if 2*o.cluster.up.Load() >= o.cluster.size.Load() || !o.ejected.Swap(false) {
 		return

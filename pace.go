@@ -13,11 +13,11 @@ type pace struct {
 	trials float64       // of all hosts, between the last two refreshes
 }
 
-// forgetting is how fast a memory fades: by e in the time of some trials of a host in the mean,
-// between two bounds.
+// forgetting is how fast a memory fades: by a factor of e in the time in which a host gets so many
+// trials on average, within two bounds.
 type forgetting struct {
 	trials      float64
-	least, most time.Duration
+	least, most time.Duration // of the time in which it fades by e
 }
 
 var (
@@ -29,9 +29,9 @@ var (
 	latencies = forgetting{trials: 85, least: 5 * time.Second, most: time.Minute}
 )
 
-// How fast learning strategies forget: by e in the time of learntTrials of all hosts, but at least
-// in DecayDuration and at most in learntMost times that. Fewer trials could not tell hosts apart
-// that differ by a tenth.
+// Learning strategies forget by a factor of e in the time of learntTrials of all hosts together.
+// That time is at least DecayDuration and at most learntMost times DecayDuration. Fewer trials
+// could not tell hosts apart that differ by a tenth.
 const (
 	learntTrials = 20_000
 	learntMost   = 30
@@ -43,14 +43,16 @@ func (f forgetting) keep(trials float64, elapsed time.Duration) float64 {
 	return math.Exp(-max(forgets, float64(elapsed)/float64(f.most)))
 }
 
-// turn says how much hosts remember since the last refresh, and returns how long ago that was.
+// turn sets how much hosts still remember of what was before the last refresh. It returns how long
+// ago the last refresh was.
 func (p *pace) turn(at *moment, hosts int, decay time.Duration) (elapsed time.Duration) {
 	elapsed, p.at = max(1, at.now-p.at), at.now
 	trials := p.trials / float64(max(1, hosts))
 	failures := newest
 	failures.most = max(1, decay/2)
 	at.keep = failures.keep(trials, elapsed)
-	at.learn = forgetting{learntTrials, decay, decay * min(learntMost, forever/decay)}.keep(p.trials, elapsed)
+	longest := decay * min(learntMost, forever/decay)
+	at.learn = forgetting{learntTrials, decay, longest}.keep(p.trials, elapsed)
 	if at.now-p.usedAt > latencies.least {
 		trials = math.Inf(1) // an idle service forgets: much may have changed
 	}
@@ -70,8 +72,8 @@ func (p *pace) add(trials float64, now time.Duration) {
 // leaseChunk, which is still many.
 const timedPerSecond = 50_000
 
-// How often learning strategies try each host, so that one that was bad for long and is well again
-// is found out: once in scoutEvery, unless scouting would take more than scoutMost of all picks.
+// Learning strategies try each host once in scoutEvery, to notice when a host is well again after a
+// long time. All these trials together take at most scoutMost of the picks.
 const (
 	scoutEvery = time.Second
 	scoutMost  = 0.01

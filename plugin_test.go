@@ -85,6 +85,33 @@ func TestDriverThatPanicsInDialIsAHostThatFails(t *testing.T) {
 	})
 }
 
+// rottenError panics in the methods that errors.Is calls.
+type rottenError struct{}
+
+func (rottenError) Error() string { return "rotten" }
+func (rottenError) Unwrap() error { panic("core") }
+
+// It panicked under the pool's lock, which stayed locked.
+func TestErrorThatPanicsWhenItIsExaminedIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &rogueDriver{dial: func(context.Context, string) (*pooly.Conn, error) {
+			return nil, rottenError{}
+		}}
+		s, _, log := newRogueService(t, d)
+		_, err := s.GetConn()
+		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+		require.ErrorContains(t, err, "panicked: core")
+		require.Contains(t, log.String(), "rottenError", "the stack is logged")
+		d.dial = nil
+		release(t, get(t, s))
+
+		s.Report("a", rottenError{})
+		require.ErrorContains(t, hostStats(t, s, "a").Cause, "panicked: core")
+		time.Sleep(time.Second)
+		release(t, get(t, s))
+	})
+}
+
 func TestDriverThatReturnsNoConnectionIsAHostThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var shared *pooly.Conn

@@ -49,7 +49,9 @@ type Pool struct {
 	dialErr  error         // of the last dial that ended; nil if it connected
 	failedAt time.Duration // when a dial last failed; 0: never
 
-	dials, dialFailures, cuts uint64 // dials that ended, those that failed, and leases that Close has ended
+	dials        uint64 // dials that ended
+	dialFailures uint64 // of these, the ones that failed
+	cuts         uint64 // leases that Close has ended
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -219,7 +221,8 @@ func (p *Pool) useLocked(u *Usage) {
 		u.Ejected++
 	}
 	u.MaxConns = p.config.MaxConns
-	if most := int(p.limiter.allowed(u.MaxConns)); most < u.MaxConns && (u.Limit == 0 || most < u.Limit) {
+	most := int(p.limiter.allowed(u.MaxConns))
+	if most < u.MaxConns && (u.Limit == 0 || most < u.Limit) {
 		u.Limit = most
 	}
 	u.Leased += p.inUseLocked()

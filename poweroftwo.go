@@ -2,24 +2,26 @@ package pooly
 
 import "math/rand/v2"
 
-// PowerOfTwo draws two hosts at random and picks the one with the lower load, (in use + 1) /
-// weight. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE Trans.
-// Parallel Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues from O(log
-// n / log log n) to O(log log n).
+// PowerOfTwo draws two hosts at random and picks the one with the lower load, which is (in use + 1)
+// / weight. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE Trans.
+// Parallel Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues from
+// O(log n / log log n) to O(log log n).
 //
 // It levels the leases in use, so a slow host gets less as soon as leases pile up there, before any
 // score tells. Many clients that use it do not all run after the same host. It does not know that
-// one host is faster than another while neither has a queue; [PeakEWMA] and [HotCold] do. A host
-// that is down loses to any other that it is drawn with, and the worst of n hosts never gets more
+// one host is faster than another while neither has a queue; [LeastLatency] and [HotCold] do. A
+// host that is down loses to any other that it is drawn with. The worst of n hosts never gets more
 // than 1/n of the picks.
 //
-// The weight is r⁸, where r is how good the host's newest trials were, relative to the other
-// hosts': r = (2u + S) / (2 + T) / u. S is the sum of the scores of the T newest trials, up to 50
-// of the last second, or of the last three if trials are rarer. u is the median of what the hosts
-// score. Differences of less than 5 % count as chance, so the weight is 1 for hosts that do as well
-// as the others, and for hosts of which nothing is known. It is an error penalty as in Finagle and
-// in gRPC's weighted round-robin (proposal A58), but relative to the other hosts: a failure that
-// all have in common changes nothing.
+// The weight is r⁸. r is how good the host's newest trials were, compared with the other hosts: r =
+// (2u + S) / (2 + T) / u. S is the sum of the scores of the T newest trials, which are up to 50 of
+// the last second. If trials are rarer, the last three or so count for longer. u is the median of
+// the hosts' means. Differences of less than 5 % count as chance. So the weight is 1 for hosts that
+// do as well as the others, and for hosts of which nothing is known.
+//
+// The weight is an error penalty as in Finagle and in gRPC's weighted round-robin (proposal A58).
+// Unlike theirs it is relative to the other hosts: a failure that all have in common changes
+// nothing.
 //
 // A pick is O(1) and reads two hosts' live counts (see [Arm.InUse]). It keeps no state, so services
 // can share a value.

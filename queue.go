@@ -21,7 +21,7 @@ import (
 type queue struct {
 	clock    clock        // immutable
 	max      int          // immutable; MaxWaiting, 0: no limit
-	queued   func()       // immutable; called when a call waits in the queue; nil for a Pool used alone
+	queued   func()       // immutable; called when a call waits here; nil for a Pool used alone
 	length   atomic.Int32 // of waiting, returned and late together
 	shed     atomic.Uint64
 	shortest shortestLease
@@ -32,7 +32,7 @@ type queue struct {
 	waiting  line
 	returned line    // waiters whose dial failed or takes long; they came before those in waiting
 	late     line    // late waiters, the newest first
-	offers   []*line // of the pools that have an idle connection, or room for a dial, and nobody to give it to
+	offers   []*line // of the pools that can serve one more caller
 	asked    int     // counts calls of match, so that each begins with another offer
 	claimed  int     // dials in flight for waiters of the queue
 	closed   bool

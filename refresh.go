@@ -87,7 +87,8 @@ func (s *Service) dueLocked() time.Duration {
 	if s.refreshed == 0 {
 		return 0
 	}
-	return later(s.refreshed, max(s.config.MemoizeScoreDuration, refreshRest*min(s.took[0], s.took[1])))
+	rest := refreshRest * min(s.took[0], s.took[1])
+	return later(s.refreshed, max(s.config.MemoizeScoreDuration, rest))
 }
 
 // refresh computes the scores if they are due, and puts them in effect.
@@ -126,7 +127,8 @@ func (s *Service) record(hosts []*host, at moment) {
 	s.compareHosts(hosts)
 }
 
-// afterDoubt is the share of their trials that count on when the best host has become worse.
+// afterDoubt is the share of each host's trials that still counts when the best host has become
+// worse.
 const afterDoubt = 0.3
 
 // forgetMost has strategies try all hosts again. It is called when the best host has become worse:

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Rounds of dials are for callers who wait while no host is up. One goroutine dials for all callers,
-// so dials do not multiply with callers. It ends when nobody waits or a host is up.
+// Rounds of dials are for callers who wait while no host is up. One goroutine dials for all of
+// them, so dials do not multiply with callers. It ends when nobody waits or a host is up.
 //
 // A round ends when each host has failed once. In the first round, failures of the last roundGrace
 // count too. A call fails after GetAttempts rounds. Rounds count that began while the call waited,

@@ -49,7 +49,8 @@ func (p *Pool) settleLocked() {
 		p.queue.withdraw(&p.line)
 		offered = false
 	}
-	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 && p.line.length.Load() == 0
+	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 &&
+		p.line.length.Load() == 0
 }
 
 // canServeLocked reports whether the pool can serve one more caller: with an idle connection, or

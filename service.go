@@ -138,8 +138,8 @@ func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
 }
 
 // timed reports whether the start of a lease must be recorded. Strategies that go by latency need
-// it, of some leases if there are many. So does a lease with a deadline: the host may get too little
-// of it to be blamed.
+// it, of a sample if there are many leases. A lease with a deadline needs it too: if the wait left
+// the host too little time, the host is not to blame.
 func (s *Service) timed(ctx context.Context, c *conn) bool {
 	if s.timing.Load() && (c.used == 1 || !s.sparse.Load()) {
 		return true

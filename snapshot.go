@@ -165,7 +165,8 @@ func (s *Service) build(b *build, v *snapshot, at moment) {
 	s.fill(v, b.record, at)
 }
 
-var errBuildExited = errors.New("the strategy or the ScoreCalculator ended the goroutine that called it")
+var errBuildExited = errors.New(
+	"the strategy or the ScoreCalculator ended the goroutine that called it")
 
 // fill makes the arms and the picker of a snapshot whose hosts are all hosts in use.
 func (s *Service) fill(v *snapshot, record bool, at moment) {

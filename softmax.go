@@ -14,17 +14,15 @@ const defaultTemperature = 0.1
 // SoftMax picks host i with a probability proportional to exp(quality_i / temperature), the
 // Boltzmann distribution. See Sutton and Barto, Reinforcement Learning, 2nd ed., section 2.8.
 //
-// The quality is (u + S) / (1 + T): S is the sum of the scores of the T trials that count, and u
-// the mean of the hosts that were tried. So a host of which nothing is known counts as usual.
-// Trials count until they contradict newer ones: a host that begins to fail is judged anew at once.
-// Each host is tried about once a second, by up to 1 % of all picks.
+// The quality is (u + S) / (1 + T). S is the sum of the scores of the T trials that count, as in
+// [Thompson], and u is the mean of the hosts that were tried. So a host of which nothing is known
+// counts as usual. A host that begins to fail is judged anew at once. Each host is tried about once
+// a second, by up to 1 % of all picks.
 //
 // A low temperature (0.1) sends nearly everything to the best host. A high temperature (1 and
 // above) treats all hosts nearly alike. Hosts of equal quality get equal shares. A pick is O(1).
 //
-// It keeps no state, so services can share a value.
-//
-// The zero value is NewSoftMax(0.1).
+// It keeps no state, so services can share a value. The zero value is NewSoftMax(0.1).
 type SoftMax struct {
 	temperature float64
 }

@@ -53,7 +53,7 @@ type HostStats struct {
 	// ScoreCalculator. Without a ScoreCalculator it is 0.5 before the first Release.
 	Score float64
 
-	// Trials is the number of Releases in the score, each weighted by its age (see Arm).
+	// Trials is the number of Releases and Rates in the score, each weighted by its age (see Arm).
 	Trials float64
 
 	// Latency is the peak EWMA of lease times. It is 0 unless the strategy asks for it (see
@@ -102,19 +102,20 @@ type ServiceStats struct {
 	// the strategy picked do not count.
 	Waiting int
 
-	// Shed is how many callers got ErrOverloaded: MaxWaiting callers waited already, or too little
-	// time was left.
+	// Shed is how many callers that had to wait got ErrOverloaded: MaxWaiting callers waited
+	// already, or too little time was left. Calls of TryLease do not count.
 	Shed uint64
 
-	// Retries is how many times Do ran a function again. RetriesRefused is how many times it did
-	// not, because the budget was spent.
+	// Retries is how many times Do ran a function again, and how many retries Lease let pass.
+	// RetriesRefused is how many were refused because the budget was spent.
 	Retries, RetriesRefused uint64
 
 	// Panic says that hosts have failed alike in the last two seconds. Meanwhile none is ejected
 	// because of its leases.
 	Panic bool
 
-	// GetFailures is how many GetConn calls returned an error.
+	// GetFailures is how many GetConn calls returned an error, those of Lease and TryLease included.
+	// Retries that were refused are not.
 	GetFailures uint64
 
 	// Registered is how many hosts are registered. With MaxHosts, that may be more than are in use.

@@ -98,8 +98,8 @@ func (p *Pool) take(now time.Duration) (lease *Conn, other next) {
 	return nil, again
 }
 
-// takeBack undoes a lease that its caller has not seen. The next caller gets the connection if it is
-// fit.
+// takeBack undoes a lease that its caller has not seen. The next caller gets the connection if the
+// connection is fit.
 func (p *Pool) takeBack(l *Conn, fit bool) {
 	if c := p.undo(l, fit); c != nil {
 		go p.destroy(c) // nobody need wait for the driver
@@ -185,7 +185,8 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	if c.cut {
 		c.lease = nil
 		p.unlock()
-		return fmt.Errorf("pooly: connection to %s closed under its lease: %w", quoteAddress(p.address), ErrPoolClosed)
+		return fmt.Errorf("pooly: connection to %s closed under its lease: %w",
+			quoteAddress(p.address), ErrPoolClosed)
 	}
 	var now, lasted time.Duration
 	if c.start != 0 || p.ages {

@@ -14,16 +14,14 @@ import (
 // Non-stationary Bandits, 2017.
 //
 // There is nothing to tune. It explores a host the more the less is known of it, so little is lost
-// on bad hosts.
-// Under heavy traffic it is sure of itself: a host that is better by a thousandth gets nearly
-// everything. If your hosts fill up, choose a strategy that weighs load instead.
+// on bad hosts. Under heavy traffic it is sure of itself: a host that is better by a thousandth
+// gets nearly everything. If your hosts fill up, choose a strategy that weighs load instead.
 //
 // The posterior is Beta(1+2S, 1+2(T-S)), where S is the sum of the scores of the T trials that
-// count (see decay.Learnt in the repository): the last 20,000 or so of all hosts, or those of
-// DecayDuration if that is more, until newer ones contradict them. That each counts twice reshapes
-// the posterior to explore less (Chapelle and Li, An Empirical Evaluation of Thompson Sampling,
-// NIPS 2011). For an Arm made by hand it is Beta(1+S, 1+T-S), with T its Trials and S = T · Mean. A
-// pick is O(1).
+// count. These are the last 20,000 or so of all hosts, or those of DecayDuration if that is more,
+// until newer ones contradict them. Each counts twice, which reshapes the posterior to explore less
+// (Chapelle and Li, An Empirical Evaluation of Thompson Sampling, NIPS 2011). For an Arm made by
+// hand it is Beta(1+S, 1+T-S), with T its Trials and S = T · Mean. A pick is O(1).
 //
 // Each host is tried about once a second, by up to 1 % of all picks.
 //
@@ -35,9 +33,8 @@ func NewThompson() *Thompson {
 	return new(Thompson)
 }
 
-// thompsonBoldness is how much each trial counts. The plain posterior explores too much for hosts
-// that change; see Chapelle and Li, An Empirical Evaluation of Thompson Sampling, NIPS 2011, who
-// reshape it in the same way.
+// thompsonBoldness is how much each trial counts. The plain posterior, with 1, explores too much
+// for hosts that change.
 const thompsonBoldness = 2
 
 // thompsonCells is how many parts the range of the best host's quality is divided into. With that

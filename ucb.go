@@ -14,13 +14,15 @@ import (
 const defaultExploration = 0.5
 
 // UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus,
-// which is the larger the less the host was tried. It is for hosts that change: trials are
-// discounted, as in Garivier and Moulines, On Upper-Confidence Bound Policies for Switching Bandit
-// Problems, ALT 2011, and forgotten when newer ones contradict them, as in Liu, Lee and Shroff, A
-// Change-Detection Based Framework for Piecewise-Stationary Multi-Armed Bandit Problem, AAAI 2018.
+// which is the larger the less the host was tried. It is for hosts that change:
+//   - Trials are discounted, as in Garivier and Moulines, On Upper-Confidence Bound Policies for
+//     Switching Bandit Problems, ALT 2011.
+//   - Trials are forgotten when newer ones contradict them, as in Liu, Lee and Shroff, A
+//     Change-Detection Based Framework for Piecewise-Stationary Multi-Armed Bandit Problem, AAAI
+//     2018.
 //
-// The bound of host i is mean_i + exploration · √(ln N / N_i), where N_i is the number of its
-// trials that count, as in [Thompson], mean_i their mean score, and N the sum of all.
+// The bound of host i is mean_i + exploration · √(ln N / N_i). N_i is the number of its trials that
+// count, as in [Thompson], mean_i is their mean score, and N is the sum of all N_i.
 //
 // Until scores are computed again the bounds stay the same, and the plain rule would send every
 // call to one host. So UCB expects as many picks as there were since the last computation, and
@@ -55,8 +57,8 @@ func (u *UCB) NewPicker(arms []Arm) Picker {
 	return p
 }
 
-// ucbGrowth is by how much a host's trials may grow between two computations, if that is more than
-// a fair share. So a host that joins is not flooded.
+// ucbGrowth is the share by which a host's trials may grow between two computations, if that is
+// more than a fair share of the picks. So a host that joins is not flooded.
 const ucbGrowth = 0.15
 
 // leastBonus is below the bonus of any host that can be told from the best.

@@ -37,7 +37,7 @@ func (w *waiter) answer(l *Conn, err error) {
 type line struct {
 	length      atomic.Int32
 	front, back *waiter
-	total       *atomic.Int32 // immutable; counts its waiters too: the pool's load, or the queue's length
+	total       *atomic.Int32 // immutable; counts its waiters too: Pool.load or queue.length
 
 	// Of a pool's line alone. serve gives what the pool has to those who wait, and keeps its offer up
 	// to date. offer is the offer's place in queue.offers plus one, 0 if the pool offers nothing. A

@@ -16,14 +16,14 @@ import (
 // (all near 1) it is a round-robin.
 //
 // Each host owns a part of [0, 1) in proportion to its quality. Turn t belongs to the host whose
-// part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill
-// the interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4), and
-// by the three-gap theorem a host's turns come at no more than three different distances. Unlike
-// the smooth weighted round-robin of nginx it needs no state but the turn, so it locks nothing.
+// part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill the
+// interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4), and by
+// the three-gap theorem a host's turns come at no more than three different distances. Unlike the
+// smooth weighted round-robin of nginx it needs no state but the turn, so it locks nothing.
 //
-// A guide table finds the host whose part contains a point: it has for each n-th of the interval
-// the first host that reaches into it (Chen and Asau, On generating random variates from an
-// empirical distribution, AIIE Transactions 6(2), 1974).
+// A guide table finds the host whose part contains a point. For each n-th of the interval it has
+// the first host that reaches into it. See Chen and Asau, On generating random variates from an
+// empirical distribution, AIIE Transactions 6(2), 1974.
 //
 // It goes on where it was when hosts or scores change, so a value belongs to one service. A pick is
 // O(1) in the mean, and O(log n) at worst.
