@@ -152,10 +152,10 @@ func (a Arm) ExpectedLatency() time.Duration {
 	return a.host.curve.latency(a.InUse() + 1)
 }
 
-// qualities returns how good the arms are by all that is known of them: (u + S) / (1 + T), where S
-// is the sum of the scores of T trials (see evidence), and u is the mean of the hosts that were
-// tried. So a host of which nothing is known counts as usual. Arm.Score would not do: it counts
-// times without trials as 0.5, so a better host that is seldom tried would never look better.
+// qualities returns how good the arms are by all that is known of them: (u + S) / (1 + T). S is the
+// sum of the scores of T trials (see evidence). u is the mean of the hosts that were tried, so a
+// host of which nothing is known counts as usual. Arm.Score would not do: it counts times without
+// trials as 0.5, so a better host that is seldom tried would never look better.
 //
 // The quality of an arm made by hand is its Score. All are in [0, 1].
 func qualities(arms []Arm) []float64 {

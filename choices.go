@@ -11,9 +11,9 @@ import (
 // leastOf draws d distinct numbers below n at random and returns the one that costs least. Numbers
 // that cost the same are equally likely. It is O(d²), and O(n) if n is at most d.
 //
-// It draws all numbers before it asks for a cost, and asks for all costs before it compares them,
-// so that the cache misses of the hosts' live figures overlap. Drawing and comparing one host at a
-// time makes a pick over many hosts much slower (see docs/PERFORMANCE.md).
+// It draws all numbers before it asks for a cost, and asks for all costs before it compares them.
+// So the cache misses of the hosts' live figures overlap. Drawing and comparing one host at a time
+// makes a pick over many hosts much slower (see docs/PERFORMANCE.md).
 func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
 	if n <= min(d, sample.BufferSize) {
 		return least(rng, n, cost)
@@ -157,7 +157,7 @@ func (c candidate) meanLatency() time.Duration {
 }
 
 // timed returns the latency to compare by. A host that was never timed counts as very fast, so that
-// it gets a lease, and as slow while it has one, so that other hosts come first.
+// it gets a lease. While it has one it counts as slow, so that other hosts come first.
 func timed(latency time.Duration, inUse int) float64 {
 	switch {
 	case latency > 0:

@@ -99,9 +99,9 @@ type ServiceConfig struct {
 	// more. Default 1 min.
 	DecayDuration time.Duration
 
-	// MemoizeScoreDuration is the shortest time between two computations of the scores. If they
-	// take long, as with thousands of hosts or a slow strategy, they are computed less often, so
-	// that they take about 0.25 % of the time at most. Default 100 ms.
+	// MemoizeScoreDuration is the shortest time between two computations of the scores. With
+	// thousands of hosts or a slow strategy the scores are computed less often, so that they take
+	// about 0.25 % of the time at most. Default 100 ms.
 	MemoizeScoreDuration time.Duration
 
 	// ScoreCalculator maps each score before the strategy sees it. Default nil: scores stay as they

@@ -86,7 +86,7 @@ func (h *host) retire() (idle []*conn) {
 // A failure shows no speed: it counts as one that took at least as long as is usual among the
 // hosts. Otherwise a host that fails at once would look fast and attract traffic. Until the next
 // refresh, when its weight tells, or until a lease ends well, the host looks slow. A lease that its
-// user cancelled says how long the host took at least.
+// user cancelled, or that had too little time, says how long the host took at least.
 func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	usual := time.Duration(h.cluster.usualLatency.Load())
 	failed := o.rated && !o.givenUp && o.score < h.cluster.usual()/2
@@ -95,7 +95,7 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 		return
 	case failed:
 		elapsed = max(elapsed, usual)
-	case !o.rated && (o.fatal || c.spent) && elapsed < h.peak:
+	case !o.rated && elapsed < h.peak:
 		return
 	}
 	h.observeLocked(elapsed, now)

@@ -98,6 +98,23 @@ func TestLoadStrategiesTryHostsOfWhichNothingIsKnown(t *testing.T) {
 	}
 }
 
+// Callers with little time made a slow host look fast.
+func TestExchangeThatHadTooLittleTimeDoesNotShortenTheLatency(t *testing.T) {
+	h := armsOf(hostFigures{})[0].host
+	h.cluster.timing.Store(true)
+	h.cluster.fitting.Store(true)
+	const usual = 100 * time.Millisecond
+	h.timeLocked(&conn{load: 1}, outcome{rated: true, score: 1}, usual, time.Second)
+	for range 10 {
+		h.timeLocked(&conn{load: 1}, outcome{timeout: true}, usual/10, time.Second)
+	}
+	require.InDelta(t, usual, h.average.Load(), 1e3)
+	for range 10 {
+		h.timeLocked(&conn{load: 1}, outcome{timeout: true}, 3*usual, time.Second)
+	}
+	require.Greater(t, h.average.Load(), int64(2*usual), "it took that long at least")
+}
+
 // It became NaN, which looked like no time at all to the first strategy that asked.
 func TestLoadCurveOfAHostThatFailedBeforeAnyoneAskedIsEmpty(t *testing.T) {
 	arms := armsOf(hostFigures{})

@@ -98,8 +98,8 @@ func (r *reaper) leased() {
 }
 
 // test tests connections that have been idle for some time. Without it, connections that the server
-// has closed would stay at the bottom of their stacks, half closed, for as long as fewer
-// connections are in use.
+// has closed would stay half closed at the bottom of their stacks while fewer connections are in
+// use.
 func (r *reaper) test() {
 	r.testing.Store(false)
 	left := testMost

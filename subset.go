@@ -18,8 +18,8 @@ func newSubset(max int, seed uint64) *rendezvous.Subset {
 	return rendezvous.New(max, seed)
 }
 
-// widen brings more hosts into use if all hosts in use have been ejected, so that the client is not
-// cut off while its subset is down.
+// widen brings more hosts into use if all hosts in use have been ejected. So the client is not cut
+// off while its subset is down.
 //
 // The subset widens to four times MaxHosts at most. The limit is for the case in which everything
 // is down: without it each client would probe each host, which MaxHosts is there to prevent.
