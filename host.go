@@ -89,11 +89,9 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	usual := time.Duration(h.cluster.usualLatency.Load())
 	failed := o.rated && !o.givenUp && o.score < h.cluster.usual()/2
 	switch {
-	case o.givenUp && elapsed < h.peak:
-		return
 	case failed:
 		elapsed = max(elapsed, usual)
-	case !o.rated && (o.fatal || c.spent) && elapsed < h.peak:
+	case (o.givenUp || !o.rated && (o.fatal || c.spent)) && elapsed < h.peak:
 		return
 	}
 	h.observeLocked(elapsed, now)

@@ -40,10 +40,9 @@ func newHedge(delay time.Duration) *hedge {
 	return &hedge{fixed: max(0, delay), tokens: hedgesAtOnce}
 }
 
-// fits reports whether a request may have a second copy.
+// fits reports whether a request may have a second copy, if its body can be sent again.
 func (h *hedge) fits(req *http.Request) bool {
-	body := req.Body != nil && req.Body != http.NoBody
-	return replayable(req) && !(body && req.GetBody == nil) && !asksForUpgrade(req.Header)
+	return replayable(req) && !asksForUpgrade(req.Header)
 }
 
 // delay returns when to send the second copy of a request. 0: never.
@@ -170,7 +169,6 @@ func (t *Transport) sendHedged(
 		return resp, f, err
 	}
 	chosen = true
-	r.first.cancel(r.lost)
 	if f == unsent {
 		closeBody(req)
 	}

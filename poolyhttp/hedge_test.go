@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -204,6 +203,19 @@ func TestOnlyReplayableRequestsAreHedged(t *testing.T) {
 		})
 }
 
+func TestTheOnlyHostGetsNoSecondCopy(t *testing.T) {
+	var requests atomic.Int32
+	inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: 50 * ms}, map[string]http.HandlerFunc{
+		"a": after(80*ms, 200, "a", &requests),
+	}, func(t *testing.T, _ *pipes, client *http.Client, s *pooly.Service) {
+		_, _, err := fetch(client, "GET", "http://web/", nil)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, requests.Load())
+		synctest.Wait()
+		require.Zero(t, s.Stats().InUse)
+	})
+}
+
 func TestHedgesHaveABudget(t *testing.T) {
 	var requests atomic.Int32
 	inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: ms}, map[string]http.HandlerFunc{
@@ -224,18 +236,16 @@ func TestThereIsNoSecondCopyInOverload(t *testing.T) {
 		before func(t *testing.T, client *http.Client, s *pooly.Service)
 	}{
 		"calls wait": {pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, func(t *testing.T, _ *http.Client, s *pooly.Service) {
-			ctx, cancel := context.WithCancel(t.Context())
-			var wg sync.WaitGroup
-			for range 2 { // on b, and in the queue
-				wg.Go(func() {
-					time.Sleep(10 * ms)
-					if c, err := s.Lease(ctx, pooly.LeaseOptions{}); err == nil {
-						<-ctx.Done()
+			// From 50 to 60 ms, one call has b and another waits for it. A copy could follow.
+			for from, held := range map[time.Duration]time.Duration{10 * ms: 50 * ms, 20 * ms: 5 * ms} {
+				go func() {
+					time.Sleep(from)
+					if c, err := s.Lease(t.Context(), pooly.LeaseOptions{}); err == nil {
+						time.Sleep(held)
 						_ = c.End()
 					}
-				})
+				}()
 			}
-			t.Cleanup(func() { cancel(); wg.Wait() })
 		}},
 		"the limit is below MaxConns": {pooly.ServiceConfig{}, func(t *testing.T, _ *http.Client, s *pooly.Service) {
 			c, err := s.Lease(t.Context(), pooly.LeaseOptions{})

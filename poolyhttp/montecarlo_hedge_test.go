@@ -65,7 +65,7 @@ func (w hedgeWorld) play(t *testing.T, seed uint64, delay time.Duration) (latenc
 	for i := range w.hosts {
 		var mu sync.Mutex // guards rng
 		rng := rand.New(rand.NewPCG(seed, uint64(i)))
-		slots := make(chan struct{}, max(1, w.slots))
+		slots := sync.OnceValue(func() chan struct{} { return make(chan struct{}, w.slots) }) // in the bubble
 		handlers[fmt.Sprint("host", i)] = func(_ http.ResponseWriter, r *http.Request) {
 			copies.Add(1)
 			ns, _ := strconv.ParseInt(strings.TrimPrefix(r.URL.Path, "/"), 10, 64)
@@ -77,8 +77,8 @@ func (w hedgeWorld) play(t *testing.T, seed uint64, delay time.Duration) (latenc
 			}
 			if w.slots > 0 {
 				select {
-				case slots <- struct{}{}:
-					defer func() { <-slots }()
+				case slots() <- struct{}{}:
+					defer func() { <-slots() }()
 				case <-r.Context().Done():
 					return
 				}
