@@ -99,7 +99,7 @@ type lostError struct {
 	slow time.Duration // how long a copy takes that was too slow
 }
 
-func (*lostError) Error() string { return "poolyhttp: another copy of the request was answered first" }
+func (*lostError) Error() string { return "poolyhttp: another copy of the request won" }
 func (*lostError) Unwrap() error { return context.Canceled }
 
 // attempt is one of two copies of a request. Its context ends when the other has won.

@@ -186,11 +186,13 @@ func (t *Transport) sendUntilAnswered(
 			}
 			return nil, explain(err, cause)
 		}
-		send := t.send
+		var resp *http.Response
+		var f fate
 		if t.hedge != nil && sends == 1 && t.hedge.fits(req) {
-			send = t.sendHedged
+			resp, f, err = t.sendHedged(ctx, l, req, lease)
+		} else {
+			resp, f, err = t.send(ctx, l, req, lease)
 		}
-		resp, f, err := send(ctx, l, req, lease)
 		next, ok, wait := req, false, time.Duration(0)
 		switch {
 		case err == nil:
