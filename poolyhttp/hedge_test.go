@@ -217,17 +217,34 @@ func TestTheOnlyHostGetsNoSecondCopy(t *testing.T) {
 }
 
 func TestHedgesHaveABudget(t *testing.T) {
-	var requests atomic.Int32
-	inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: ms}, map[string]http.HandlerFunc{
-		"a": after(10*ms, 200, "a", nil),
-		"b": after(10*ms, 200, "b", &requests),
-	}, func(t *testing.T, _ *pipes, client *http.Client, _ *pooly.Service) {
-		for range 1000 {
-			_, _, err := fetch(client, "GET", "http://web/", nil)
-			require.NoError(t, err)
-		}
-		require.InDelta(t, 10+50, requests.Load(), 1, "ten, and 5 %")
-	})
+	for _, of := range []struct {
+		name        string
+		every       int32         // so many requests take 100 ms, the others 1 ms
+		took        time.Duration // by a second copy
+		least, most int32
+	}{
+		{"copies are cheap", 10, ms, 59, 60}, // ten, and 5 %
+		{"copies are ten times as much work as the mean", 10, 99 * ms, 8, 20},
+	} {
+		var n, requests atomic.Int32
+		inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: 2 * ms}, map[string]http.HandlerFunc{
+			"a": func(w http.ResponseWriter, r *http.Request) {
+				d := ms
+				if n.Add(1)%of.every == 0 {
+					d = 100 * ms
+				}
+				after(d, 200, "a", nil)(w, r)
+			},
+			"b": after(of.took, 200, "b", &requests),
+		}, func(t *testing.T, _ *pipes, client *http.Client, _ *pooly.Service) {
+			for range 1000 {
+				_, _, err := fetch(client, "GET", "http://web/", nil)
+				require.NoError(t, err)
+			}
+			require.GreaterOrEqual(t, requests.Load(), of.least, of.name)
+			require.LessOrEqual(t, requests.Load(), of.most, of.name)
+		})
+	}
 }
 
 func TestThereIsNoSecondCopyInOverload(t *testing.T) {

@@ -83,8 +83,8 @@ var (
 )
 
 // NewTransport returns a transport for a service whose driver is of NewDriver, or embeds such a
-// driver. It panics otherwise, and if an option is invalid. nil options mean every default. Closing the service closes the
-// connections.
+// driver. It panics otherwise, and if an option is invalid. nil options mean every default. Closing
+// the service closes the connections.
 func NewTransport(service *pooly.Service, options *Options) *Transport {
 	d, ok := service.Driver().(interface{ base() *Driver })
 	if !ok {
