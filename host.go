@@ -91,11 +91,9 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	usual := time.Duration(h.cluster.usualLatency.Load())
 	failed := o.rated && !o.givenUp && o.score < h.cluster.usual()/2
 	switch {
-	case o.givenUp && elapsed < h.peak:
-		return
 	case failed:
 		elapsed = max(elapsed, usual)
-	case !o.rated && elapsed < h.peak:
+	case (o.givenUp || !o.rated) && elapsed < h.peak:
 		return
 	}
 	h.observeLocked(elapsed, now)

@@ -60,6 +60,11 @@ func overHTTP() (*http.Response, error) {
 	return resp, err
 }
 
+func hedged(s *pooly.Service) http.RoundTripper {
+	transport := poolyhttp.NewTransport(s, &poolyhttp.Options{Hedge: poolyhttp.HedgeAtP95})
+	return transport
+}
+
 func follow(ctx context.Context, s *pooly.Service) error {
 	err := s.Follow(ctx, dns.NewSRV("redis", "tcp", "example.com", nil)) // returns with the first answer
 	return err
@@ -134,7 +139,7 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{do, overTLS, overHTTP, follow, ownResolver, options, afterHostpool}
+	_ = []any{do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool}
 	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: best{}}
 )
 

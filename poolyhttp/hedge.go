@@ -15,16 +15,19 @@ import (
 type hedge struct {
 	fixed    time.Duration // 0: at the 95th percentile
 	estimate atomic.Int64  // of that percentile; 0: nothing is known
+	mean     atomic.Int64  // of the latencies, of about the last hedgeMemory
 	requests atomic.Uint64 // that might have been hedged
 
 	mu     sync.Mutex // guards the fields below; taken only when a second copy is due
 	seen   uint64     // requests that were deposited
-	tokens float64    // second copies that may be sent
+	tokens float64    // second copies that may be sent; negative after expensive ones
 }
 
 const (
 	hedgeShare    = 0.05 // of the requests have a second copy
 	hedgesAtOnce  = 10
+	hedgeMemory   = 128
+	mostOfCopy    = 100 // tokens
 	hedgeQuantile = 0.95
 	hedgeStep     = 0.1 // of the estimate's logarithm
 )
@@ -40,10 +43,9 @@ func newHedge(delay time.Duration) *hedge {
 	return &hedge{fixed: max(0, delay), tokens: hedgesAtOnce}
 }
 
-// fits reports whether a request may have a second copy.
+// fits reports whether a request may have a second copy, if its body can be sent again.
 func (h *hedge) fits(req *http.Request) bool {
-	body := req.Body != nil && req.Body != http.NoBody
-	return replayable(req) && !(body && req.GetBody == nil) && !asksForUpgrade(req.Header)
+	return replayable(req) && !asksForUpgrade(req.Header)
 }
 
 // delay returns when to send the second copy of a request. 0: never.
@@ -62,6 +64,11 @@ func (h *hedge) delay() time.Duration {
 // Quantiles, arXiv 1407.1121), on a logarithmic scale. An update that is lost to another one at the
 // same time does no harm.
 func (h *hedge) learn(elapsed time.Duration, good bool) {
+	mean := h.mean.Load()
+	if mean == 0 {
+		mean = int64(elapsed)
+	}
+	h.mean.Store(mean + (int64(elapsed)-mean)/hedgeMemory)
 	estimate := time.Duration(h.estimate.Load())
 	switch {
 	case h.fixed > 0:
@@ -88,6 +95,18 @@ func (h *hedge) take() bool {
 	return true
 }
 
+// charge withdraws what a second copy has cost more than two mean requests, for which take has paid.
+// So copies are 10 % of the work at most. If requests are slow because they are much work, copies of
+// the slowest 5 % could be half of all work.
+func (h *hedge) charge(elapsed time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if mean := h.mean.Load(); mean > 0 {
+		cost := float64(elapsed) / float64(2*mean)
+		h.tokens -= max(1, min(cost, mostOfCopy)) - 1
+	}
+}
+
 // overloaded reports whether another copy of a request could do harm.
 func (t *Transport) overloaded() bool {
 	s := t.service.Stats()
@@ -100,7 +119,7 @@ type lostError struct {
 	slow time.Duration // how long a copy takes that was too slow
 }
 
-func (*lostError) Error() string { return "poolyhttp: another copy of the request was answered first" }
+func (*lostError) Error() string { return "poolyhttp: another copy of the request won" }
 func (*lostError) Unwrap() error { return context.Canceled }
 
 // attempt is one of two copies of a request. Its context ends when the other has won.
@@ -170,7 +189,6 @@ func (t *Transport) sendHedged(
 		return resp, f, err
 	}
 	chosen = true
-	r.first.cancel(r.lost)
 	if f == unsent {
 		closeBody(req)
 	}
@@ -201,7 +219,9 @@ func (r *race) sendSecond() {
 		closeBody(req)
 		return
 	}
+	began := t.driver.now()
 	answer, f, err := t.send(r.second.ctx, r.second.life, req, lease)
+	t.hedge.charge(t.driver.now() - began)
 	switch {
 	case f == unsent:
 		closeBody(req)

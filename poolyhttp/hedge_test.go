@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -204,18 +203,48 @@ func TestOnlyReplayableRequestsAreHedged(t *testing.T) {
 		})
 }
 
-func TestHedgesHaveABudget(t *testing.T) {
+func TestTheOnlyHostGetsNoSecondCopy(t *testing.T) {
 	var requests atomic.Int32
-	inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: ms}, map[string]http.HandlerFunc{
-		"a": after(10*ms, 200, "a", nil),
-		"b": after(10*ms, 200, "b", &requests),
-	}, func(t *testing.T, _ *pipes, client *http.Client, _ *pooly.Service) {
-		for range 1000 {
-			_, _, err := fetch(client, "GET", "http://web/", nil)
-			require.NoError(t, err)
-		}
-		require.InDelta(t, 10+50, requests.Load(), 1, "ten, and 5 %")
+	inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: 50 * ms}, map[string]http.HandlerFunc{
+		"a": after(80*ms, 200, "a", &requests),
+	}, func(t *testing.T, _ *pipes, client *http.Client, s *pooly.Service) {
+		_, _, err := fetch(client, "GET", "http://web/", nil)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, requests.Load())
+		synctest.Wait()
+		require.Zero(t, s.Stats().InUse)
 	})
+}
+
+func TestHedgesHaveABudget(t *testing.T) {
+	for _, of := range []struct {
+		name        string
+		every       int32         // so many requests take 100 ms, the others 1 ms
+		took        time.Duration // by a second copy
+		least, most int32
+	}{
+		{"copies are cheap", 10, ms, 59, 60}, // ten, and 5 %
+		{"copies are ten times as much work as the mean", 10, 99 * ms, 8, 20},
+	} {
+		var n, requests atomic.Int32
+		inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: 2 * ms}, map[string]http.HandlerFunc{
+			"a": func(w http.ResponseWriter, r *http.Request) {
+				d := ms
+				if n.Add(1)%of.every == 0 {
+					d = 100 * ms
+				}
+				after(d, 200, "a", nil)(w, r)
+			},
+			"b": after(of.took, 200, "b", &requests),
+		}, func(t *testing.T, _ *pipes, client *http.Client, _ *pooly.Service) {
+			for range 1000 {
+				_, _, err := fetch(client, "GET", "http://web/", nil)
+				require.NoError(t, err)
+			}
+			require.GreaterOrEqual(t, requests.Load(), of.least, of.name)
+			require.LessOrEqual(t, requests.Load(), of.most, of.name)
+		})
+	}
 }
 
 func TestThereIsNoSecondCopyInOverload(t *testing.T) {
@@ -224,18 +253,16 @@ func TestThereIsNoSecondCopyInOverload(t *testing.T) {
 		before func(t *testing.T, client *http.Client, s *pooly.Service)
 	}{
 		"calls wait": {pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, func(t *testing.T, _ *http.Client, s *pooly.Service) {
-			ctx, cancel := context.WithCancel(t.Context())
-			var wg sync.WaitGroup
-			for range 2 { // on b, and in the queue
-				wg.Go(func() {
-					time.Sleep(10 * ms)
-					if c, err := s.Lease(ctx, pooly.LeaseOptions{}); err == nil {
-						<-ctx.Done()
+			// From 50 to 60 ms, one call has b and another waits for it. A copy could follow.
+			for from, held := range map[time.Duration]time.Duration{10 * ms: 50 * ms, 20 * ms: 5 * ms} {
+				go func() {
+					time.Sleep(from)
+					if c, err := s.Lease(t.Context(), pooly.LeaseOptions{}); err == nil {
+						time.Sleep(held)
 						_ = c.End()
 					}
-				})
+				}()
 			}
-			t.Cleanup(func() { cancel(); wg.Wait() })
 		}},
 		"the limit is below MaxConns": {pooly.ServiceConfig{}, func(t *testing.T, _ *http.Client, s *pooly.Service) {
 			c, err := s.Lease(t.Context(), pooly.LeaseOptions{})

@@ -32,6 +32,7 @@ type Options struct {
 	// at once. The service's budget of retries is charged, too. There is no second copy while calls
 	// wait for a connection, after timeouts while the limit below MaxConns is in force, or while
 	// all hosts fail alike.
+	// A copy that takes longer than two mean requests counts as more than one.
 	//
 	// A copy that loses costs nothing over HTTP/2 but its stream. Over HTTP/1 it costs its
 	// connection. If it took longer than Hedge, its host is rated: Score gets an Exchange.Err that

@@ -17,7 +17,7 @@ import (
 type Exchange struct {
 	Request  *http.Request
 	Response *http.Response // the header; nil if there is none. Do not touch the body
-	Err      error          // why there is no response; else nil
+	Err      error          // why there is no response, see also Options.Hedge; else nil
 	Elapsed  time.Duration  // from the lease to the header or the error
 }
 

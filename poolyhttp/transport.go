@@ -83,8 +83,8 @@ var (
 )
 
 // NewTransport returns a transport for a service whose driver is of NewDriver, or embeds such a
-// driver. It panics otherwise, and if an option is invalid. nil options mean every default. Closing the service closes the
-// connections.
+// driver. It panics otherwise, and if an option is invalid. nil options mean every default. Closing
+// the service closes the connections.
 func NewTransport(service *pooly.Service, options *Options) *Transport {
 	d, ok := service.Driver().(interface{ base() *Driver })
 	if !ok {
@@ -186,11 +186,13 @@ func (t *Transport) sendUntilAnswered(
 			}
 			return nil, explain(err, cause)
 		}
-		send := t.send
+		var resp *http.Response
+		var f fate
 		if t.hedge != nil && sends == 1 && t.hedge.fits(req) {
-			send = t.sendHedged
+			resp, f, err = t.sendHedged(ctx, l, req, lease)
+		} else {
+			resp, f, err = t.send(ctx, l, req, lease)
 		}
-		resp, f, err := send(ctx, l, req, lease)
 		next, ok, wait := req, false, time.Duration(0)
 		switch {
 		case err == nil:
