@@ -68,7 +68,7 @@ func httpByTurns(b *testing.B, version int, addresses []string, callers, size in
 		wg.Wait()
 		return time.Since(began)
 	}
-	requests := 2 * callers
+	requests := callers
 	for _, c := range clients {
 		defer c.Close()
 		for began := time.Now(); time.Since(began) < warmUp; {

@@ -64,7 +64,11 @@ const fives = 5 // connections, and ConsecutiveFailures
 func droppingService(t *testing.T) (*dropper, *http.Client, *pooly.Service) {
 	t.Helper()
 	d, good := newDropper(t, fives), webServer(t, func(http.ResponseWriter, *http.Request) {})
-	config := pooly.ServiceConfig{ConsecutiveFailures: fives, PrespawnConns: 1, BanditStrategy: inOrder{d.address}}
+	config := pooly.ServiceConfig{
+		ConsecutiveFailures: fives,
+		PrespawnConns:       1,
+		BanditStrategy:      inOrder{d.address},
+	}
 	client, s := webService(t, http1(), config, d.address)
 	concurrently(t, fives, client, "http://x/warm", func() {})
 	s.Add(good)
@@ -72,7 +76,8 @@ func droppingService(t *testing.T) (*dropper, *http.Client, *pooly.Service) {
 	return d, client, s
 }
 
-// A server that ends in good order closes all of its kept connections at once, some of them under requests.
+// A server that ends in good order closes all of its kept connections at once, some of them under
+// requests.
 func TestHTTPDoesNotEjectAHostWhoseKeptConnectionsBreakTogether(t *testing.T) {
 	d, client, s := droppingService(t)
 	concurrently(t, fives, client, "http://x/", func() {
