@@ -114,11 +114,13 @@ func TestReverseProxyBesideNginx(t *testing.T) {
 					oneTurn(client, b)
 				}
 			}
-			t.Log("| load balancer | requests | p50 | p99 | errors |")
+			t.Log("| load balancer | requests | p50 | p95 | p99 | over 50 ms | errors |")
 			for _, b := range balancers {
 				slices.Sort(b.took)
-				t.Logf("| %s | %d | %v | %v | %d (%.2g %%) |", b.name, len(b.took), b.quantile(0.5), b.quantile(0.99),
-					b.failed, 100*float64(b.failed)/float64(len(b.took)))
+				fast, _ := slices.BinarySearch(b.took, 50*time.Millisecond)
+				all := float64(len(b.took))
+				t.Logf("| %s | %d | %v | %v | %v | %.2f %% | %.2f %% |", b.name, len(b.took), b.quantile(0.5),
+					b.quantile(0.95), b.quantile(0.99), 100*(1-float64(fast)/all), 100*float64(b.failed)/all)
 				require.NotEmpty(t, b.took)
 			}
 			ours := balancers[0]
