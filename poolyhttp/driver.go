@@ -43,6 +43,8 @@ type host struct {
 	users  int           // connections and dials; without any, the driver forgets the host
 	plain  bool          // it has spoken HTTP/1
 	newest *conn         // of the connections that are shared; nil if it was closed
+
+	brokeAt time.Duration // when a kept connection last broke before an answer, since driver.epoch
 }
 
 // conn is what NewConn gets: an HTTP/1 connection, or an HTTP/2 connection for one more request.

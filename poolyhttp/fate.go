@@ -42,7 +42,7 @@ func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	case text == "http: server closed idle connection":
 		return broke, fresh
 	case isOfType(err, "transportReadFromServerError"): // instead of the first byte
-		return broke, !ours
+		return broke, !ours && (fresh || x.breaksFirst())
 	case text == "http2: client conn not usable",
 		text == "http2: Transport received Server's graceful shutdown GOAWAY":
 		return untouched, false
@@ -54,9 +54,24 @@ func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	case stream.Code == protocolError && strings.HasSuffix(text, "received from peer"):
 		return untouched, true // golang.org/issue/47635
 	case x.conn.shared && x.conn.Err() != nil && x.upgrade == nil:
-		return broke, true
+		return broke, fresh || x.breaksFirst()
 	}
 	return final, true
+}
+
+// breaksFirst reports whether the host is to blame for a kept connection that broke. All requests
+// that were on their way when one broke are one failure: a server that ends closes all of its
+// connections at once, also in good order.
+func (x *exchange) breaksFirst() bool {
+	d := x.conn.driver
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hosts[x.conn.address]
+	if h == nil || x.began < h.brokeAt { // nil: the service was closed meanwhile
+		return false
+	}
+	h.brokeAt = d.now()
+	return true
 }
 
 // streamError has the fields of net/http's error of an HTTP/2 stream, which errors.As copies into

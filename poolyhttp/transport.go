@@ -39,7 +39,8 @@ import (
 //
 // These count against the host's health, and eject it if it is worse than the others (see
 // pooly.ServiceConfig.ConsecutiveFailures):
-//   - an error of the connection or of the protocol;
+//   - an error of the connection or of the protocol. If kept connections break together, as when a
+//     server ends, the requests on them count once;
 //   - a timeout, unless the host had less time than it usually takes;
 //   - an answer that Options.Score rates pooly.HostDown, such as a server error (5xx);
 //   - a body that breaks off.

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	slog.SetLogLoggerLevel(slog.LevelWarn)
+	slog.SetLogLoggerLevel(slog.LevelError)
 	goleak.VerifyTestMain(m)
 }
 
