@@ -39,7 +39,8 @@ type Options struct {
 	// wraps context.Canceled. That does not count against the host's health, whatever the score.
 	//
 	// The latencies of all requests go together. If some requests take much longer than others by
-	// their nature, use two transports, which may share the service.
+	// their nature, use two transports, which may share the service. Hedging such requests does harm
+	// at high load.
 	//
 	// This is the hedged request of Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.
 	Hedge time.Duration
