@@ -34,6 +34,7 @@ var contestants = []contestant{
 	{"pooly-weighted", 3, "**pooly**, weighted round-robin"},
 	{"pooly-poweroftwo", 3, "**pooly**, power of two choices"},
 	{"pooly-peakewma", 3, "**pooly**, peak EWMA of five, which times leases"},
+	{"pooly-leastlatency", 3, "**pooly**, least latency, which times leases"},
 	{"pooly-hotcold", 3, "**pooly**, hot-cold of five, which times leases"},
 }
 
