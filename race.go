@@ -96,6 +96,9 @@ func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err e
 			r.start(hosts[next])
 			next++
 		}
+		if err := contextError(ctx); err != nil {
+			return nil, false, err
+		}
 		if r.running == 0 {
 			if len(down) == 0 || slices.ContainsFunc(hosts, (*host).isUp) {
 				if r.full && !failed {
@@ -165,7 +168,7 @@ func (v *snapshot) bringForward(s *Service, hosts []*host, i int) error {
 // start begins to dial a host. It reports false if the host has no room. An idle connection is
 // closed to make room.
 func (r *race) start(h *host) bool {
-	if !h.reserve() && !(h.evictIdle() && h.reserve()) {
+	if !h.reserve() && !(h.evictIdle(r.ctx) && h.reserve()) {
 		r.full = r.full || h.ctx.Err() == nil
 		return false
 	}
@@ -271,8 +274,9 @@ func (h *host) reserve() bool {
 	return true
 }
 
-// evictIdle closes an idle connection. It reports false if there is none.
-func (h *host) evictIdle() bool {
+// evictIdle closes an idle connection, and waits for its place. It reports false if there is none,
+// or if ctx ends first: the driver may be slow to close.
+func (h *host) evictIdle(ctx context.Context) bool {
 	h.mu.Lock()
 	if h.idle.top == nil {
 		h.unlock()
@@ -281,8 +285,17 @@ func (h *host) evictIdle() bool {
 	c := h.idle.pop()
 	h.settleLocked()
 	h.unlock()
-	h.destroy(c)
-	return true
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		h.destroy(c)
+	}()
+	select {
+	case <-closed:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // raceEnded records a dial of DialContext. A failure after the end of the race says nothing about

