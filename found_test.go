@@ -346,3 +346,25 @@ func TestRemoveOfAHostThatIsBeingEjectedKeepsTheCountOfHosts(t *testing.T) {
 		}
 	})
 }
+
+// DialContext closes an idle connection of GetConn's callers for its place. The driver's Close was
+// waited for whatever the context said.
+func TestDialContextHeedsItsContextWhileTheDriverIsSlowToClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := pooly.NewService("test", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{
+				Driver: slowCloser{newFakeDriver(), 500 * time.Millisecond}, MaxConns: 1,
+			},
+			PrespawnConns: -1,
+		})
+		defer s.Close()
+		s.Add("a")
+		require.NoError(t, get(t, s).Release(nil, pooly.HostUp))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		_, err := s.DialContext(ctx, "", "")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
+	})
+}
