@@ -161,7 +161,7 @@ func TestCollectorTellsOfOverload(t *testing.T) {
 		synctest.Wait()
 		_, err = s.GetConn()
 		require.ErrorIs(t, err, pooly.ErrOverloaded)
-		time.Sleep(2 * time.Second)
+		time.Sleep(200 * time.Millisecond)
 
 		registry := prometheus.NewPedanticRegistry()
 		registry.MustRegister(poolyprometheus.NewCollector(s), poolyprometheus.NewHostCollector(s))
@@ -183,7 +183,7 @@ func TestCollectorTellsOfOverload(t *testing.T) {
 			require.EqualValues(t, want, value(t, families, name, "service", "orders"), name)
 		}
 		for _, name := range []string{"pooly_oldest_lease_seconds", "pooly_host_oldest_lease_seconds"} {
-			require.InDelta(t, 2, value(t, families, name, "service", "orders"), 0.2)
+			require.InDelta(t, 0.2, value(t, families, name, "service", "orders"), 0.11) // by the coarse clock
 		}
 		require.NoError(t, held.Release(nil, pooly.HostUp))
 	})
