@@ -27,12 +27,12 @@ func startEcho() (address string, stop func()) {
 				return
 			}
 			go func() {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				_, _ = io.Copy(c, c)
 			}()
 		}
 	}()
-	return l.Addr().String(), func() { l.Close() }
+	return l.Addr().String(), func() { _ = l.Close() }
 }
 
 // A request in full: lease a connection, use it, and let the deferred Release see how it went.
@@ -43,7 +43,7 @@ func ExampleService() {
 	defer stopSecond()
 
 	s := pooly.NewService("echo", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.Add(first)
 	s.Add(second)
 
@@ -52,7 +52,7 @@ func ExampleService() {
 		if err != nil {
 			return "", err
 		}
-		defer c.Release(&err, pooly.HostUp)
+		defer func() { _ = c.Release(&err, pooly.HostUp) }()
 
 		if _, err = fmt.Fprintln(c.NetConn(), message); err != nil {
 			return "", err
@@ -76,7 +76,7 @@ func ExampleService() {
 // GetConn fails only if no host can be reached, and then it says why for each.
 func ExampleService_GetConn() {
 	s := pooly.NewService("orders", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	_, err := s.GetConn()
 	fmt.Println(err)
 
@@ -101,7 +101,7 @@ func ExampleService_GetConnContext() {
 	address, stop := startEcho()
 	defer stop()
 	s := pooly.NewService("small", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}})
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.Add(address)
 
 	c, err := s.GetConn()
@@ -109,7 +109,7 @@ func ExampleService_GetConnContext() {
 		fmt.Println(err)
 		return
 	}
-	defer c.Release(nil, pooly.HostUp)
+	defer func() { _ = c.Release(nil, pooly.HostUp) }()
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
@@ -159,7 +159,7 @@ func ExampleDriverOf() {
 		Temporary: func(err error) bool { return errors.Is(err, errNotFound) },
 	})
 	s := pooly.NewService("lines", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver}})
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.Add(address)
 
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -178,7 +178,7 @@ func ExampleAnswered() {
 	address, stop := startEcho()
 	defer stop()
 	s := pooly.NewService("users", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.Add(address)
 
 	err := s.Do(context.Background(), func(c *pooly.Conn) error {
@@ -225,7 +225,7 @@ func ExampleBandit() {
 	fmt.Println(arms[strategy.NewPicker(arms).Pick(rng)].Address)
 
 	s := pooly.NewService("own", &pooly.ServiceConfig{BanditStrategy: strategy})
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	// Output: b
 }
 
@@ -234,7 +234,7 @@ func ExampleConn_Release() {
 	address, stop := startEcho()
 	defer stop()
 	s := pooly.NewService("rated", &pooly.ServiceConfig{BanditStrategy: pooly.NewSoftMax(0.1)})
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.Add(address)
 
 	c, err := s.GetConn()
@@ -255,14 +255,14 @@ func ExamplePool() {
 	address, stop := startEcho()
 	defer stop()
 	p := pooly.NewPool(address, &pooly.PoolConfig{MaxConns: 10, ConnIdleTimeout: time.Minute})
-	defer p.Close()
+	defer func() { _ = p.Close() }()
 	for range 3 {
 		c, err := p.Get()
 		if err != nil {
 			fmt.Println(err)
 			return
 		}
-		c.Release(nil, pooly.HostUp)
+		_ = c.Release(nil, pooly.HostUp)
 	}
 	fmt.Println(p.Stats().Dials, "dial for", p.Stats().Gets, "leases")
 	// Output: 1 dial for 3 leases

@@ -13,7 +13,7 @@ import (
 // The service has the hosts behind a name, and those that take their place within ten seconds.
 func ExampleNewHost() {
 	s := pooly.NewService("cache", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

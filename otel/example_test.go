@@ -12,7 +12,7 @@ import (
 
 func ExampleRegister() {
 	orders := pooly.NewService("orders", nil)
-	defer orders.Close()
+	defer func() { _ = orders.Close() }()
 
 	reader := sdk.NewManualReader() // or a periodic one, with an exporter
 	provider := sdk.NewMeterProvider(sdk.WithReader(reader))
@@ -21,7 +21,7 @@ func ExampleRegister() {
 		fmt.Println(err)
 		return
 	}
-	defer registration.Unregister()
+	defer func() { _ = registration.Unregister() }()
 
 	var data metricdata.ResourceMetrics
 	if err := reader.Collect(context.Background(), &data); err != nil {

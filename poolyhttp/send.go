@@ -97,7 +97,8 @@ func asksForUpgrade(h http.Header) bool {
 // fail rates the host by an error, and ends the exchange.
 func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, error) {
 	defer x.end()
-	f, blame, cause := final, false, err
+	f, blame := final, false
+	var cause error
 	lost, isLost := context.Cause(x.ctx).(*lostError)
 	if isLost {
 		err, cause, blame = lost, lost, x.elapsed >= lost.slow

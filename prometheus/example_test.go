@@ -14,7 +14,7 @@ import (
 
 func ExampleNewCollector() {
 	orders := pooly.NewService("orders", nil)
-	defer orders.Close()
+	defer func() { _ = orders.Close() }()
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(poolyprometheus.NewCollector(orders))

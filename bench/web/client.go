@@ -73,7 +73,7 @@ func (c *Client) Get(size int, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	n, err := io.Copy(io.Discard, resp.Body)
 	if err == nil && (resp.StatusCode != http.StatusOK || n != int64(size)) {
 		err = fmt.Errorf("web: %s with %d bytes, want %d", resp.Status, n, size)

@@ -73,7 +73,8 @@ func ServeIfAsked() {
 		protocols := new(http.Protocols)
 		protocols.SetHTTP1(true)
 		protocols.SetUnencryptedHTTP2(true)
-		go (&http.Server{Handler: http.HandlerFunc(answer), Protocols: protocols}).Serve(l)
+		server := &http.Server{Handler: http.HandlerFunc(answer), Protocols: protocols}
+		go func() { _ = server.Serve(l) }()
 	}
 	fmt.Println(strings.Join(addresses, " "))
 	_, _ = io.Copy(io.Discard, os.Stdin) // until Stop

@@ -240,7 +240,7 @@ func (s *server) accept(l net.Listener) {
 			s.mu.Lock()
 			if s.listener != l {
 				s.mu.Unlock()
-				c.Close()
+				_ = c.Close()
 				return
 			}
 			s.conns[c] = struct{}{}
@@ -254,17 +254,17 @@ func (s *server) refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listener != nil {
-		s.listener.Close()
+		_ = s.listener.Close()
 		s.listener = nil
 	}
 	for c := range s.conns {
-		c.Close()
+		_ = c.Close()
 	}
 }
 
 func (s *server) serve(c net.Conn) {
 	defer func() {
-		c.Close()
+		_ = c.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)

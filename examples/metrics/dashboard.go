@@ -101,7 +101,7 @@ func drawPanel(graphite, service string, from, until time.Time, p panel, file st
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	picture, err := io.ReadAll(answer.Body)
 	if err != nil {
 		return err

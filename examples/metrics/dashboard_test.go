@@ -22,14 +22,14 @@ func emitted(t *testing.T) map[string]string {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	s := pooly.NewService("emitted", &pooly.ServiceConfig{
 		PoolConfig:        pooly.PoolConfig{Driver: oneHost{}},
 		GetAttempts:       1,
 		StatsdAddr:        server.LocalAddr().String(),
 		StatsdHostMetrics: pooly.HostMetricsNamed,
 	})
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	_, err = s.GetConn()
 	require.Error(t, err, "there is no host yet")
 	s.Add("up")

@@ -79,9 +79,9 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		defer page.Close()
+		defer func() { _ = page.Close() }()
 		fmt.Printf("debug page on http://%s/\n", page.Addr())
-		go http.Serve(page, debug.Handler(s)) // until the page is closed
+		go func() { _ = http.Serve(page, debug.Handler(s)) }() // until the page is closed
 	}
 	fmt.Printf("service orders reports to %s for %v\n", o.statsd, o.duration)
 	load(ctx, s, o.duration)
@@ -142,11 +142,11 @@ func request(ctx context.Context, s *pooly.Service) (err error) {
 
 func report(stats pooly.ServiceStats) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "host\tleases\tscore\tejected\tdials\tfailed")
+	_, _ = fmt.Fprintln(w, "host\tleases\tscore\tejected\tdials\tfailed")
 	for _, h := range stats.Hosts {
-		fmt.Fprintf(w, "%s\t%d\t%.2f\t%v\t%d\t%d\n", h.Address, h.Gets, h.Score, h.Ejected, h.Dials, h.Failures)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%.2f\t%v\t%d\t%d\n", h.Address, h.Gets, h.Score, h.Ejected, h.Dials, h.Failures)
 	}
-	w.Flush()
+	_ = w.Flush()
 	fmt.Printf("%d leases, %d calls failed, waited %d times for %v in all\n",
 		stats.Gets, stats.GetFailures, stats.Waits, stats.WaitDuration.Round(time.Millisecond))
 }

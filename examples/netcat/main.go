@@ -37,7 +37,7 @@ func run(addresses []string) error {
 			return err
 		}
 		for _, l := range servers {
-			defer l.Close()
+			defer func() { _ = l.Close() }()
 			addresses = append(addresses, l.Addr().String())
 		}
 	}
@@ -67,7 +67,7 @@ func ping(s *pooly.Service) (address string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer c.Release(&err, pooly.HostUp)
+	defer func() { _ = c.Release(&err, pooly.HostUp) }()
 
 	_, err = c.NetConn().Write([]byte("ping\n"))
 	return c.Address(), err
@@ -76,11 +76,11 @@ func ping(s *pooly.Service) (address string, err error) {
 // report prints what the service knows of its hosts.
 func report(stats pooly.ServiceStats) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nhost\tpings\tconnections\tdials\tfailed\tscore")
+	_, _ = fmt.Fprintln(w, "\nhost\tpings\tconnections\tdials\tfailed\tscore")
 	for _, h := range stats.Hosts {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.2f\n", h.Address, h.Puts, h.Open, h.Dials, h.Failures, h.Score)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.2f\n", h.Address, h.Puts, h.Open, h.Dials, h.Failures, h.Score)
 	}
-	w.Flush()
+	_ = w.Flush()
 	for _, h := range stats.Hosts {
 		if h.Ejected {
 			fmt.Printf("%s is down: %v\n", h.Address, h.Cause)
@@ -109,7 +109,7 @@ func serve(l net.Listener) {
 			return // closed
 		}
 		go func() {
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			buf := make([]byte, 512)
 			for {
 				if _, err := c.Read(buf); err != nil {

@@ -21,7 +21,7 @@ func TestRunByItself(t *testing.T) {
 func TestRunSucceedsOnTheHostThatIsUp(t *testing.T) {
 	servers, err := startServers(1)
 	require.NoError(t, err)
-	defer servers[0].Close()
+	defer func() { _ = servers[0].Close() }()
 	require.NoError(t, run([]string{closedPort(t), servers[0].Addr().String()}))
 }
 

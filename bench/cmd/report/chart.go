@@ -2,110 +2,97 @@ package main
 
 import (
 	"bytes"
-	"image/color"
+	"fmt"
+	"html"
+	"math"
 	"os"
 	"strings"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// The colours are in the middle of the scale and the background is left out, so that the chart can be read on
-// white and on black.
-var (
-	ink        = color.NRGBA{0x76, 0x7c, 0x84, 0xff}
-	sequential = color.NRGBA{0x2f, 0x81, 0xf7, 0xff}
-	parallel   = color.NRGBA{0xd9, 0x77, 0x06, 0xff}
-)
-
-// charted are the bars, from the top.
+// charted are the bars, from the top: the bound, what docs/STRATEGIES.md recommends, and the other pools.
 var charted = []contestant{
 	{"channel", 1, "bare channel"},
-	{"pooly-roundrobin", 3, "pooly, round-robin, 3 hosts"},
-	{"pooly-epsilon", 3, "pooly, epsilon-greedy, 3 hosts"},
-	{"pooly-softmax", 3, "pooly, softmax, 3 hosts"},
-	{"pooly-softmax", 10_000, "pooly, softmax, 10,000 hosts"},
+	{"pooly-roundrobin", 3, "pooly, round-robin"},
+	{"pooly-leastlatency", 3, "pooly, least latency"},
+	{"pooly-ucb", 3, "pooly, UCB"},
+	{"pooly-thompson", 3, "pooly, Thompson"},
+	{"pooly-epsilon", 3, "pooly, epsilon-greedy"},
+	{"pooly-softmax", 3, "pooly, softmax"},
 	{"channelpool", 1, "channel pool"},
 	{"puddle", 1, "puddle"},
-	{"hostpool-roundrobin", 3, "go-hostpool, round-robin, 3 hosts"},
+	{"hostpool-roundrobin", 3, "go-hostpool, round-robin"},
 	{"commons", 1, "go-commons-pool"},
 }
 
+// The chart has no background, and its colours are in the middle of the scale, so it can be read on white and on black.
+const (
+	ink        = "#767c84"
+	sequential = "#2f81f7"
+	parallel   = "#d97706"
+)
+
+// Lengths in pixels. Labels end at labelsEnd and values begin at the ends of bars. So it does not matter which font a
+// viewer has, as long as its letters are no wider than widestLetter times their height: see TestNoTextRunsIntoABar.
+const (
+	letters   = 13 // height of the letters
+	labelsEnd = 272
+	barsBegin = 280
+	longest   = 330 // the longest bar
+	barHeight = 9
+	rowHeight = 27
+	head      = 62
+	width     = 682
+)
+
 func drawChart(r *results, path string) error {
-	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
-	plot.DefaultFont, plotter.DefaultFont = sans, sans
-	p := plot.New()
-	p.BackgroundColor = nil
-	p.Title.Text = "One lease and its end, nanoseconds (less is better)"
-	p.Title.Padding = vg.Points(8)
-	p.X.Min = 0
-	p.HideX() // each bar has its value beside it
-	p.Legend.Top = true
-	p.Legend.TextStyle.Font.Size = vg.Points(9)
-	p.Legend.Padding = vg.Points(3)
-
-	names := make([]string, len(charted))
-	for place, mode := range []string{"parallel", "sequential"} {
-		values := make(plotter.Values, len(charted))
-		for j, c := range charted {
-			row := len(charted) - 1 - j // the axis points up
-			names[row] = c.label
-			values[row] = r.nsByRatio(pair(c.peer, c.hosts) + "/mode=" + mode)
-		}
-		if err := addBars(p, values, place, mode); err != nil {
-			return err
-		}
-	}
-	p.NominalY(names...)
-	p.X.Max *= 1.1
-	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.Y.Tick.Label, &p.Legend.TextStyle} {
-		style.Color = ink
-	}
-	p.Y.LineStyle.Width, p.Y.Tick.LineStyle.Width = 0, 0
-
-	canvas := vgsvg.New(vg.Points(560), vg.Points(340))
-	p.Draw(draw.Crop(draw.New(canvas), vg.Points(4), 0, vg.Points(2), -vg.Points(4)))
-	var svg bytes.Buffer
-	if _, err := canvas.WriteTo(&svg); err != nil {
+	svg, err := chart(r)
+	if err != nil {
 		return err
 	}
-	// Viewers seldom have the font that the layout was made with.
-	text := strings.ReplaceAll(svg.String(), "font-family:Liberation Sans", "font-family:'Liberation Sans',Arial,Helvetica,sans-serif")
-	return os.WriteFile(path, []byte(text), 0o644)
+	return os.WriteFile(path, svg, 0o644)
 }
 
-// addBars adds one mode's bars, and the value at the end of each.
-func addBars(p *plot.Plot, values plotter.Values, place int, mode string) error {
-	const width = 9
-	bars, err := plotter.NewBarChart(values, vg.Points(width))
-	if err != nil {
-		return err
+// chart draws two bars for each contestant. It returns an error that names a benchmark that was not measured.
+func chart(r *results) ([]byte, error) {
+	modes := []struct{ name, colour string }{{"sequential", sequential}, {"parallel", parallel}}
+	values, most := make([][]float64, len(charted)), 0.0
+	for i, c := range charted {
+		for _, mode := range modes {
+			name := pair(c.peer, c.hosts) + "/mode=" + mode.name
+			v := r.nsByRatio(name)
+			if math.IsNaN(v) {
+				return nil, fmt.Errorf("the chart needs %s, which was not measured", name)
+			}
+			values[i], most = append(values[i], v), max(most, v)
+		}
 	}
-	bars.Horizontal = true
-	bars.LineStyle.Width = 0
-	bars.Color = map[string]color.Color{"sequential": sequential, "parallel": parallel}[mode]
-	bars.Offset = vg.Points(width * (float64(place) - 0.5))
-	p.Add(bars)
-	p.Legend.Add(mode, bars)
 
-	ends := plotter.XYLabels{XYs: make(plotter.XYs, len(values)), Labels: make([]string, len(values))}
-	for i, v := range values {
-		ends.XYs[i] = plotter.XY{X: v, Y: float64(i)}
-		ends.Labels[i] = number(v)
+	var b bytes.Buffer
+	out := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	text := func(x, y float64, more, s string) {
+		out(`<text x="%.1f" y="%.1f"%s>%s</text>`, x, y, more, html.EscapeString(s))
 	}
-	labels, err := plotter.NewLabels(ends)
-	if err != nil {
-		return err
+	out(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="%d" fill="%s">`,
+		width, head+rowHeight*len(charted), letters, ink)
+	text(0, letters, ` font-weight="bold"`, "One GetConn and Release, in nanoseconds: less is better")
+	for i, mode := range modes {
+		x := float64(barsBegin + 130*i)
+		out(`<rect x="%.1f" y="30" width="18" height="%d" fill="%s"/>`, x, barHeight, mode.colour)
+		text(x+24, 30+barHeight, "", mode.name)
 	}
-	labels.Offset = vg.Point{X: vg.Points(3), Y: bars.Offset - vg.Points(3)}
-	for i := range labels.TextStyle {
-		labels.TextStyle[i].Color = ink
-		labels.TextStyle[i].Font.Size = vg.Points(8)
+	for i, c := range charted {
+		top := float64(head + rowHeight*i)
+		label := c.label
+		if c.hosts > 1 {
+			label = fmt.Sprintf("%s, %d hosts", label, c.hosts)
+		}
+		text(labelsEnd, top+barHeight+0.35*letters, ` text-anchor="end"`, label)
+		for j, mode := range modes {
+			y, long := top+float64(j*barHeight), values[i][j]/most*longest
+			out(`<rect x="%d" y="%.1f" width="%.1f" height="%d" fill="%s"/>`, barsBegin, y, long, barHeight, mode.colour)
+			text(barsBegin+long+4, y+barHeight-1, ` font-size="10"`, strings.TrimSpace(number(values[i][j])))
+		}
 	}
-	p.Add(labels)
-	return nil
+	out("</svg>")
+	return b.Bytes(), nil
 }

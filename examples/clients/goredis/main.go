@@ -48,16 +48,16 @@ func newClient(s *pooly.Service) *redis.Client {
 
 func run(w io.Writer, addresses ...string) error {
 	s := pooly.NewService("redis", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(addresses...)
 	client := newClient(s)
-	defer client.Close() // before the service, which would wait for its connections
+	defer func() { _ = client.Close() }() // before the service, which would wait for its connections
 
 	greeting, err := client.Get(context.Background(), "greeting").Result()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "greeting is %q\n", greeting)
+	_, _ = fmt.Fprintf(w, "greeting is %q\n", greeting)
 
 	for range 1000 {
 		if err := client.Get(context.Background(), "greeting").Err(); err != nil {
@@ -65,7 +65,7 @@ func run(w io.Writer, addresses ...string) error {
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

@@ -30,10 +30,10 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestManyGoroutinesOverTheDefaultsAreServed(t *testing.T) {
 	servers := real.Redis(t)[:1]
 	s := pooly.NewService("redis", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	client := redis.NewClient(&redis.Options{Dialer: s.DialContext, PoolSize: 320})
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	var wg sync.WaitGroup
 	errs := make(chan error, 200)
 	for range 200 {
@@ -59,12 +59,12 @@ func BenchmarkManyGoroutines(b *testing.B) {
 			options := &redis.Options{Addr: address, PoolSize: 320}
 			if over == "DialContext" {
 				s := pooly.NewService("redis", nil)
-				defer s.Close()
+				defer func() { _ = s.Close() }()
 				s.Add(address)
 				options.Dialer = s.DialContext
 			}
 			client := redis.NewClient(options)
-			defer client.Close()
+			defer func() { _ = client.Close() }()
 			b.SetParallelism(200 / runtime.GOMAXPROCS(0))
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
@@ -82,10 +82,10 @@ func BenchmarkManyGoroutines(b *testing.B) {
 func TestConnectionsComeBackToARealServer(t *testing.T) {
 	servers := real.Redis(t)
 	s := pooly.NewService("redis", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	client := redis.NewClient(&redis.Options{Dialer: s.DialContext, MaxRetries: -1}) // repetitions would hide a failure
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	once := func() error { return client.Get(t.Context(), "greeting").Err() }
 	require.NoError(t, demo.Load(1000, servers[1].Kill, func() (err error) {
 		for range 20 {
@@ -105,10 +105,10 @@ func TestConnectionsComeBackToARealServer(t *testing.T) {
 func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Redis(t)
 	s := pooly.NewService("redis", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	client := newClient(s)
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	held := make([]*redis.Conn, 6) // connections go to the servers in turn
 	for i := range held {
 		held[i] = client.Conn()

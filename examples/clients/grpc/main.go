@@ -83,7 +83,7 @@ func (c *channels) check(ctx context.Context) (err error) {
 
 func run(w io.Writer, addresses ...string) error {
 	s := pooly.NewService("health", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(addresses...)
 	channels, err := newChannels(s, 6)
 	if err != nil {
@@ -97,7 +97,7 @@ func run(w io.Writer, addresses ...string) error {
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

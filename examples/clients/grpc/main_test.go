@@ -27,7 +27,7 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestCallsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Etcd(t)
 	s := pooly.NewService("health", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	channels, err := newChannels(s, 6)
 	require.NoError(t, err)

@@ -69,7 +69,7 @@ func run(w io.Writer, addresses ...string) error {
 	if err != nil {
 		return err
 	}
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	client := grpc_health_v1.NewHealthClient(channel)
 	answered := make(map[string]int)
 	for range 1000 {
@@ -82,7 +82,7 @@ func run(w io.Writer, addresses ...string) error {
 		answered[server.Addr.String()]++
 	}
 	for _, a := range slices.Sorted(maps.Keys(answered)) {
-		fmt.Fprintf(w, "%s answered %d calls\n", a, answered[a])
+		_, _ = fmt.Fprintf(w, "%s answered %d calls\n", a, answered[a])
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func get(client *http.Client, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", url, resp.Status)
@@ -57,7 +57,7 @@ func get(client *http.Client, url string) (string, error) {
 
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	client := newClient(s)
 
 	for range 1000 {
@@ -66,7 +66,7 @@ func run(w io.Writer, addresses ...string) error {
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

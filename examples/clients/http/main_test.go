@@ -28,7 +28,7 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestRequestsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Nginx(t)
 	s := newService(real.Addresses(servers)...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	client := newClient(s)
 	var seen sync.Map
 	require.NoError(t, demo.Load(4000, servers[1].Kill, func() error {

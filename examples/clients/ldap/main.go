@@ -41,7 +41,7 @@ func newService(addresses ...string) *pooly.Service {
 			client.SetTimeout(2 * time.Second) // go-ldap knows no context
 			client.Start()
 			if err := client.UnauthenticatedBind(""); err != nil {
-				client.Close()
+				_ = client.Close()
 				return nil, err
 			}
 			return client, nil
@@ -83,14 +83,14 @@ func search(ctx context.Context, s *pooly.Service, base, filter string) (*ldap.S
 
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for range 1000 {
 		if _, err := search(context.Background(), s, "dc=example", "(objectClass=*)"); err != nil {
 			return err
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func TestSearchesGoOnWhenAServerDies(t *testing.T) {
 	servers, addresses := standin.Start(nil, standin.LDAP)
 	defer servers.StopAll()
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	require.NoError(t, demo.Load(2000, servers.StopOne, func() error {
 		_, err := search(t.Context(), s, "dc=example", "(objectClass=*)")
 		return err
@@ -35,7 +35,7 @@ func TestManySearchesShareOneConnection(t *testing.T) {
 	servers, addresses := standin.Start(nil, standin.LDAP)
 	defer servers.StopAll()
 	s := newService(addresses[0])
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	seen := make(map[*ldap.Conn]bool)
 	var wg sync.WaitGroup
 	for range 50 {
@@ -56,16 +56,16 @@ func TestAnAnswerKeepsTheConnection(t *testing.T) {
 	servers, addresses := standin.Start(nil, standin.LDAP)
 	defer servers.StopAll()
 	s := newService(addresses[0])
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	first, err := s.GetConn()
 	require.NoError(t, err)
-	defer first.Release(nil, 1)
+	defer func() { _ = first.Release(nil, 1) }()
 	for range 20 {
 		_, err := search(t.Context(), s, "dc=nowhere", "(objectClass=*)")
 		require.True(t, ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject), "%v", err)
 	}
 	next, err := s.GetConn()
 	require.NoError(t, err)
-	defer next.Release(nil, 1)
+	defer func() { _ = next.Release(nil, 1) }()
 	require.Same(t, first.Interface(), next.Interface())
 }

@@ -56,7 +56,7 @@ func lookup(ctx context.Context, s *pooly.Service, key string, load func() ([]by
 			err = cache.set(key, value)
 		}
 		if err == nil {
-			c.Release(nil, pooly.LatencyScore(took, time.Millisecond)) // half at a millisecond
+			_ = c.Release(nil, pooly.LatencyScore(took, time.Millisecond)) // half at a millisecond
 		}
 		return pooly.Retry(err) // asking another cache is no harm
 	})
@@ -65,7 +65,7 @@ func lookup(ctx context.Context, s *pooly.Service, key string, load func() ([]by
 
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	misses := 0
 	for range 1000 {
 		_, err := lookup(context.Background(), s, "greeting", func() ([]byte, error) {
@@ -76,9 +76,9 @@ func run(w io.Writer, addresses ...string) error {
 			return err
 		}
 	}
-	fmt.Fprintf(w, "%d lookups found nothing and filled a cache\n", misses)
+	_, _ = fmt.Fprintf(w, "%d lookups found nothing and filled a cache\n", misses)
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestLookupsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Memcached(t)
 	s := newService(real.Addresses(servers)...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	var misses atomic.Int64
 	require.NoError(t, demo.Load(4000, servers[1].Kill, func() error {
 		value, err := lookup(t.Context(), s, "greeting", func() ([]byte, error) {
@@ -46,7 +46,7 @@ func TestLookupsGoOnWhenARealServerIsKilled(t *testing.T) {
 
 func TestWhatCannotBeLoadedIsNotTheCachesFault(t *testing.T) {
 	s := newService(real.Addresses(real.Memcached(t))...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	errLoad := errors.New("the database is down")
 	for range 30 {
 		_, err := lookup(t.Context(), s, "missing", func() ([]byte, error) { return nil, errLoad })

@@ -74,13 +74,13 @@ func isAnswer(err error) bool {
 
 func run(w io.Writer, addresses ...string) error {
 	s := pooly.NewService("mysql", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(addresses...)
 	db, err := open(s)
 	if err != nil {
 		return err
 	}
-	defer db.Close() // before the service, which would wait for its connections
+	defer func() { _ = db.Close() }() // before the service, which would wait for its connections
 
 	for range 1000 {
 		if _, err := read[int](context.Background(), db, "select @@port"); err != nil {
@@ -88,7 +88,7 @@ func run(w io.Writer, addresses ...string) error {
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

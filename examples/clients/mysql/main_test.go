@@ -23,11 +23,11 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestReadsGoOnAndComeBackWhenARealServerIsKilledAndRestarted(t *testing.T) {
 	servers := real.MariaDB(t)
 	s := pooly.NewService("mysql", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	db, err := open(s)
 	require.NoError(t, err)
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	load := func(n int, halfway func()) error {
 		return demo.Load(n, halfway, func() error {
 			n, err := read[int](t.Context(), db, "select 41 + ?", 1)

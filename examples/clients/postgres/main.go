@@ -76,7 +76,7 @@ func isAnswer(err error) bool {
 
 func run(w io.Writer, addresses ...string) error {
 	s := pooly.NewService("postgres", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(addresses...)
 	pool, err := newPool(context.Background(), s)
 	if err != nil {
@@ -90,7 +90,7 @@ func run(w io.Writer, addresses ...string) error {
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Postgres(t)
 	s := pooly.NewService("postgres", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	pool, err := newPool(t.Context(), s)
 	require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 func TestConnectionsComeBackToARealServer(t *testing.T) {
 	servers := real.Postgres(t)
 	s := pooly.NewService("postgres", nil)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.SetHosts(real.Addresses(servers)...)
 	pool, err := newPool(t.Context(), s)
 	require.NoError(t, err)

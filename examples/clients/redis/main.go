@@ -65,7 +65,7 @@ func read(ctx context.Context, s *pooly.Service, args ...string) (any, error) {
 
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for range 1000 {
 		if _, err := read(context.Background(), s, "GET", "greeting"); err != nil {
 			return err
@@ -75,9 +75,9 @@ func run(w io.Writer, addresses ...string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "greeting is %q\n", greeting)
+	_, _ = fmt.Fprintf(w, "greeting is %q\n", greeting)
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Redis(t)
 	s := newService(real.Addresses(servers)...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	require.NoError(t, demo.Load(10_000, servers[2].Kill, func() error {
 		reply, err := read(t.Context(), s, "GET", "greeting")
 		if err == nil && reply != "hello" {
@@ -52,7 +52,7 @@ func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 // A server's refusal is an answer: the connection stays, and no other server is asked.
 func TestAnErrorReplyKeepsTheConnection(t *testing.T) {
 	s := newService(real.Addresses(real.Redis(t))[:1]...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for range 3 {
 		_, err := read(t.Context(), s, "LPUSH", "greeting", "x")
 		require.ErrorContains(t, err, "WRONGTYPE")
@@ -89,7 +89,7 @@ func TestRepliesOfEveryKindAreRead(t *testing.T) {
 func TestAConnectionWithAnUnreadReplyIsReplaced(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -99,11 +99,11 @@ func TestAConnectionWithAnUnreadReplyIsReplaced(t *testing.T) {
 			if _, err := c.Read(make([]byte, 64)); err == nil {
 				_, _ = c.Write([]byte("+mine\r\n+late\r\n")) // in one packet, so that both get into the reader
 			}
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 		}
 	}()
 	s := newService(l.Addr().String())
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for range 2 {
 		reply, err := read(t.Context(), s, "PING")
 		require.NoError(t, err)

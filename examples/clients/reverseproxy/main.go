@@ -43,7 +43,7 @@ func main() {
 		os.Exit(2)
 	}
 	balancer, s := newBalancer(flag.Args()...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if err := http.ListenAndServe(*listen, balancer); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

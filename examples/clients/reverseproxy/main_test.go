@@ -32,7 +32,7 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestClientsDoNotNoticeThatABackendIsKilled(t *testing.T) {
 	servers := real.Nginx(t)
 	balancer, s := newBalancer(real.Addresses(servers)...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	front := httptest.NewServer(balancer)
 	defer front.Close()
 	var seen sync.Map
@@ -50,7 +50,7 @@ func TestClientsDoNotNoticeThatABackendIsKilled(t *testing.T) {
 // run sends requests through the balancer, and reports what each backend got.
 func run(w io.Writer, addresses ...string) error {
 	balancer, s := newBalancer(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	front := httptest.NewServer(balancer)
 	defer front.Close()
 	for range 1000 {
@@ -59,7 +59,7 @@ func run(w io.Writer, addresses ...string) error {
 		}
 	}
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d requests, score %.2f\n", h.Address, h.Gets, h.Score)
+		_, _ = fmt.Fprintf(w, "%s: %d requests, score %.2f\n", h.Address, h.Gets, h.Score)
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func get(client *http.Client, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", url, resp.Status)

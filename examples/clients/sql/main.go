@@ -70,9 +70,9 @@ func read(ctx context.Context, db *sql.DB, query string) (value string, err erro
 
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	db := poolysql.Open(s)
-	defer db.Close() // before the service, which would wait for its leases
+	defer func() { _ = db.Close() }() // before the service, which would wait for its leases
 
 	const queries, workers = 2000, 8
 	var wg sync.WaitGroup
@@ -92,7 +92,7 @@ func run(w io.Writer, addresses ...string) error {
 	}
 	wg.Wait()
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d leases, %d open, score %.2f, ejected: %v\n", h.Address, h.Gets, h.Open, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d leases, %d open, score %.2f, ejected: %v\n", h.Address, h.Gets, h.Open, h.Score, h.Ejected)
 	}
 	close(failures)
 	return <-failures

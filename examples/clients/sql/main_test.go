@@ -28,9 +28,9 @@ func TestRunAgainstRealServers(t *testing.T) {
 func TestReadsGoOnWhenARealServerIsKilled(t *testing.T) {
 	servers := real.Postgres(t)
 	s := newService(real.Addresses(servers)...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	db := poolysql.Open(s)
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	var mu sync.Mutex
 	seen := make(map[string]int)
 	require.NoError(t, demo.Load(2000, servers[1].Kill, func() error {

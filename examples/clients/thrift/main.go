@@ -81,7 +81,7 @@ func greet(ctx context.Context, s *pooly.Service, name string) (string, error) {
 
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for range 1000 {
 		if _, err := greet(context.Background(), s, "you"); err != nil {
 			return err
@@ -91,9 +91,9 @@ func run(w io.Writer, addresses ...string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(w, greeting)
+	_, _ = fmt.Fprintln(w, greeting)
 	for _, h := range s.Stats().Hosts {
-		fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
+		_, _ = fmt.Fprintf(w, "%s: %d connections leased, score %.2f, ejected %v\n", h.Address, h.Gets, h.Score, h.Ejected)
 	}
 	return nil
 }

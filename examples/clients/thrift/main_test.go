@@ -45,7 +45,7 @@ func TestCallsGoOnWhenAServerDies(t *testing.T) {
 	servers, addresses := standin.Start(nil, greeter)
 	defer servers.StopAll()
 	s := newService(addresses...)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	require.NoError(t, demo.Load(2000, servers.StopOne, func() error {
 		greeting, err := greet(t.Context(), s, "you")
 		if err == nil && greeting != "hello you" {
@@ -59,7 +59,7 @@ func TestAnExceptionOfTheServiceKeepsTheConnection(t *testing.T) {
 	servers, addresses := standin.Start(nil, greeter)
 	defer servers.StopAll()
 	s := newService(addresses[0])
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for range 20 {
 		_, err := greet(t.Context(), s, "nobody")
 		require.ErrorContains(t, err, "who is that")

@@ -9,7 +9,7 @@ import (
 func HTTP() *Server {
 	l := listen()
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, l.Addr())
+		_, _ = fmt.Fprintln(w, l.Addr())
 	})}
 	done := make(chan struct{})
 	go func() {

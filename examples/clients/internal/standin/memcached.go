@@ -23,21 +23,21 @@ func Memcached() *Server {
 			var flags, expiry, size int
 			switch {
 			case strings.HasPrefix(line, "get "):
-				fmt.Sscanf(line, "get %s", &key)
+				_, _ = fmt.Sscanf(line, "get %s", &key)
 				if value, ok := items.Load(key); ok {
-					fmt.Fprintf(c, "VALUE %s 0 %d\r\n%s\r\n", key, len(value.([]byte)), value)
+					_, _ = fmt.Fprintf(c, "VALUE %s 0 %d\r\n%s\r\n", key, len(value.([]byte)), value)
 				}
-				fmt.Fprint(c, "END\r\n")
+				_, _ = fmt.Fprint(c, "END\r\n")
 			case strings.HasPrefix(line, "set "):
-				fmt.Sscanf(line, "set %s %d %d %d", &key, &flags, &expiry, &size)
+				_, _ = fmt.Sscanf(line, "set %s %d %d %d", &key, &flags, &expiry, &size)
 				value := make([]byte, size+len("\r\n"))
 				if _, err := io.ReadFull(r, value); err != nil {
 					return
 				}
 				items.Store(key, value[:size])
-				fmt.Fprint(c, "STORED\r\n")
+				_, _ = fmt.Fprint(c, "STORED\r\n")
 			default:
-				fmt.Fprint(c, "ERROR\r\n")
+				_, _ = fmt.Fprint(c, "ERROR\r\n")
 			}
 		}
 	})

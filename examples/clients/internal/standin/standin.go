@@ -70,14 +70,14 @@ func serve(handle func(c net.Conn, address string)) *Server {
 			mu.Lock()
 			if stopped {
 				mu.Unlock()
-				c.Close()
+				_ = c.Close()
 				return
 			}
 			conns[c] = true
 			mu.Unlock()
 			wg.Go(func() {
 				handle(c, l.Addr().String())
-				c.Close()
+				_ = c.Close()
 				mu.Lock()
 				delete(conns, c)
 				mu.Unlock()
@@ -85,11 +85,11 @@ func serve(handle func(c net.Conn, address string)) *Server {
 		}
 	})
 	return &Server{Address: l.Addr().String(), stop: func() {
-		l.Close()
+		_ = l.Close()
 		mu.Lock()
 		stopped = true
 		for c := range conns {
-			c.Close()
+			_ = c.Close()
 		}
 		mu.Unlock()
 		wg.Wait()
