@@ -137,6 +137,7 @@ func TestEveryScreenFits(t *testing.T) {
 func TestTheScreenSaysHowThingsAre(t *testing.T) {
 	s := newStage()
 	s.next.failed = 50
+	s.next.hosts[4].mean = 18 * time.Millisecond
 	s.next.hosts[4].mood, s.next.hosts[4].stats.Ejected = broken, true
 	s.next.hosts[4].stats.NextProbe = 1200 * time.Millisecond
 	s.next.events = []string{"host ejected"}
@@ -145,10 +146,37 @@ func TestTheScreenSaysHowThingsAre(t *testing.T) {
 	m.Update(tea.WindowSizeMsg{Width: 120, Height: 30})
 	screen := ansi.Strip(m.View().Content)
 	for _, want := range []string{
-		"round-robin", "500 req/s", "p50 80ms", "failed 25.0 %", "broken, ejected, probe in 1.2s", "host ejected", " 25 % ",
+		"round-robin", "takes  18ms", "500 req/s", "p50 80ms", "failed 25.0 %", "broken, ejected, probe in 1.2s", "host ejected", " 25 % ",
 		"b: break",
 	} {
 		require.Contains(t, screen, want)
+	}
+}
+
+// What matters is not cut off on a narrow screen: all keys, all figures, and what each host is like.
+func TestFiftyColumnsAreEnough(t *testing.T) {
+	s := newStage()
+	s.next.rate, s.next.failed = maxRate, 1
+	s.next.took = []time.Duration{10 * time.Millisecond, patience - time.Millisecond}
+	for i := range s.next.hosts {
+		s.next.hosts[i].mean = hostTimes[i]
+	}
+	s.next.hosts[1].mood, s.next.hosts[1].mean = slow, slowdown*hostTimes[1]
+	s.next.hosts[4].mood, s.next.hosts[4].stats.Ejected = broken, true
+	s.next.hosts[4].stats.NextProbe = 1200 * time.Millisecond
+	for _, strategy := range strategies() {
+		s.next.strategy = fmt.Sprint(strategy)
+		m := newModel(s, true)
+		m.Update(tick{})
+		m.Update(tea.WindowSizeMsg{Width: 50, Height: 20})
+		screen := ansi.Strip(m.View().Content)
+		for _, want := range []string{
+			s.next.strategy + "  autopilot\n", "1200 req/s  p50 999ms  p99 999ms  failed 0.7 %",
+			"■ 1   7ms healthy", "■ 2  72ms slow", "■ 5  18ms broken, probe in 1.2s", " 33 % ", "█",
+			"share of the traffic, newest at the right\n", "b)reak s)low h)eal", "q)uit",
+		} {
+			require.Contains(t, screen, want)
+		}
 	}
 }
 
@@ -295,6 +323,6 @@ func TestThePictureIsWellFormed(t *testing.T) {
 		}
 		require.NoError(t, err)
 	}
-	require.Contains(t, string(picture), "hot-cold")
+	require.Contains(t, string(picture), "least latency")
 	require.Contains(t, string(picture), hex(hostColors[0]))
 }

@@ -18,6 +18,7 @@ const (
 	pilotTurn = 20                     // samples between two acts of the autopilot
 	rateStep  = 100
 	wide      = 90 // columns, from which on there is room for everything
+	narrow    = 70 // columns, below which there is room for the least only
 )
 
 // scene is what the model shows and changes: a world, or a test's.
@@ -167,7 +168,7 @@ func (m *model) totals() (parts column, all int) {
 // View implements tea.Model. What does not fit is left out, the least important first: events, latencies, chart.
 func (m *model) View() tea.View {
 	quiet := lipgloss.NewStyle().Foreground(quietColor)
-	top := append([]string{m.title()}, m.hosts()...)
+	top := append(m.title(), m.hosts()...)
 	bottom := []string{quiet.Render(m.keys())}
 	spare := m.height - len(top) - len(bottom)
 	if spare >= 10 {
@@ -184,7 +185,7 @@ func (m *model) View() tea.View {
 	}
 	lines := top
 	if spare >= 3 {
-		lines = append(lines, quiet.Render(fmt.Sprintf("share of the traffic, %v each column, newest at the right", interval)))
+		lines = append(lines, quiet.Render(m.heading()))
 		if m.plain {
 			lines = append(lines, lettered(m.history, m.width, spare-1)...)
 		} else {
@@ -205,26 +206,39 @@ func (m *model) View() tea.View {
 	return v
 }
 
-func (m *model) title() string {
+func (m *model) heading() string {
+	if m.width < narrow {
+		return "share of the traffic, newest at the right"
+	}
+	return fmt.Sprintf("share of the traffic, %v each column, newest at the right", interval)
+}
+
+// title is one line, or two on a narrow screen.
+func (m *model) title() []string {
 	parts, all := m.totals()
 	failed := 0.0
 	if all > 0 {
 		failed = float64(parts[len(parts)-1]) / float64(all)
 	}
 	bold := lipgloss.NewStyle().Bold(true)
-	text := bold.Render(m.latest.strategy) + fmt.Sprintf("  %d req/s  p50 %s  p99 %s  ",
-		m.latest.rate, round(m.latency(0.5)), round(m.latency(0.99)))
+	name := bold.Render(m.latest.strategy)
 	if m.width >= wide {
-		text = bold.Render("pooly") + "  " + text
+		name = bold.Render("pooly") + "  " + name
 	}
+	text := fmt.Sprintf("%d req/s  p50 %s  p99 %s  ",
+		m.latest.rate, round(m.latency(0.5)), round(m.latency(0.99)))
 	failures := fmt.Sprintf("failed %.1f %%", 100*failed)
 	if failed > 0 {
 		failures = lipgloss.NewStyle().Foreground(failedColor).Bold(true).Render(failures)
 	}
+	pilot := ""
 	if m.pilot {
-		failures += lipgloss.NewStyle().Foreground(quietColor).Render("  autopilot")
+		pilot = lipgloss.NewStyle().Foreground(quietColor).Render("  autopilot")
 	}
-	return text + failures
+	if m.width < narrow {
+		return []string{name + pilot, text + failures}
+	}
+	return []string{name + "  " + text + failures + pilot}
 }
 
 func (m *model) hosts() []string {
@@ -239,16 +253,9 @@ func (m *model) hosts() []string {
 		if i == m.selected {
 			mark = "▸"
 		}
-		state := h.mood.String()
-		if h.stats.Ejected {
-			state += ", ejected"
-			if h.stats.NextProbe > 0 {
-				state = fmt.Sprintf("%s, probe in %.1fs", state, h.stats.NextProbe.Seconds())
-			}
-		}
 		c := hostColors[i%len(hostColors)]
 		style := lipgloss.NewStyle().Foreground(c)
-		line := fmt.Sprintf("%s%s %-31s ", mark, style.Render(fmt.Sprintf("■ %d", i+1)), state)
+		line := fmt.Sprintf("%s%s ", mark, style.Render(fmt.Sprintf("■ %d", i+1))) + m.condition(h)
 		if m.width >= wide {
 			line += fmt.Sprintf("score %.2f  in use %3d  ", h.stats.Score, h.stats.InUse)
 		}
@@ -259,6 +266,21 @@ func (m *model) hosts() []string {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// condition says how fast a host is and how it does, in as many columns as the longest takes.
+func (m *model) condition(h hostSample) string {
+	state := h.mood.String()
+	if h.stats.Ejected && (m.width >= narrow || h.stats.NextProbe == 0) {
+		state += ", ejected"
+	}
+	if h.stats.Ejected && h.stats.NextProbe > 0 {
+		state += fmt.Sprintf(", probe in %.1fs", h.stats.NextProbe.Seconds())
+	}
+	if m.width < narrow {
+		return fmt.Sprintf("%5s %-21s ", h.mean, state)
+	}
+	return fmt.Sprintf("takes %5s  %-30s ", h.mean, state)
 }
 
 func (m *model) latencies() []string {
@@ -276,6 +298,8 @@ func (m *model) latencies() []string {
 
 func (m *model) keys() string {
 	switch {
+	case m.width < narrow:
+		return "1-5 b)reak s)low h)eal ←→ strategy +- a)uto q)uit"
 	case m.width < wide:
 		return "1-5, b)reak s)low h)eal, ←→ strategy, +-, a)uto, q)uit"
 	case m.width < 120:

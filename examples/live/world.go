@@ -41,10 +41,10 @@ var hostTimes = []time.Duration{
 	7 * time.Millisecond, 9 * time.Millisecond, 11 * time.Millisecond, 14 * time.Millisecond, 18 * time.Millisecond,
 }
 
-// strategies are those to switch between.
+// strategies are those to switch between. The first is what docs/STRATEGIES.md recommends for such hosts.
 func strategies() []pooly.Bandit {
 	return []pooly.Bandit{
-		pooly.NewHotCold(5, 0.84), pooly.NewLeastLatency(), pooly.NewPeakEWMA(5), pooly.NewSoftMax(0.1), pooly.NewPowerOfTwo(),
+		pooly.NewLeastLatency(), pooly.NewHotCold(5, 0.84), pooly.NewPeakEWMA(5), pooly.NewSoftMax(0.1), pooly.NewPowerOfTwo(),
 		pooly.NewWeightedRoundRobin(), pooly.NewRoundRobin(), pooly.NewEpsilonGreedy(0.1), pooly.NewUCB(0.5),
 	}
 }
@@ -171,6 +171,7 @@ type sample struct {
 type hostSample struct {
 	served int
 	mood   mood
+	mean   time.Duration // how long it takes for a request, when it is not busy
 	stats  pooly.HostStats
 }
 
@@ -180,7 +181,7 @@ func (w *world) sample() sample {
 	defer w.mu.Unlock()
 	s := sample{failed: w.failed, took: w.took, strategy: w.strategy.String(), rate: int(w.rate.Load()), events: w.events.recent()}
 	for i, server := range w.servers {
-		h := hostSample{served: w.served[i], mood: server.mood()}
+		h := hostSample{served: w.served[i], mood: server.mood(), mean: server.meanNow()}
 		if at := slices.IndexFunc(stats.Hosts, func(h pooly.HostStats) bool { return h.Address == server.address }); at >= 0 {
 			h.stats = stats.Hosts[at]
 		}
@@ -274,11 +275,7 @@ func (s *server) serve(c net.Conn) {
 			return
 		}
 		s.slots <- struct{}{}
-		mean := s.mean
-		if s.mood() == slow {
-			mean *= slowdown
-		}
-		time.Sleep(time.Duration(rand.ExpFloat64() * float64(mean)))
+		time.Sleep(time.Duration(rand.ExpFloat64() * float64(s.meanNow())))
 		<-s.slots
 		if _, err := io.WriteString(c, "pong\n"); err != nil {
 			return
@@ -290,6 +287,14 @@ func (s *server) mood() mood {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.is
+}
+
+// meanNow returns the mean time in which the server serves a request in its present mood.
+func (s *server) meanNow() time.Duration {
+	if s.mood() == slow {
+		return s.mean * slowdown
+	}
+	return s.mean
 }
 
 func (s *server) set(m mood) {
