@@ -60,7 +60,7 @@ func withTimes(from, to, last time.Duration, cases ...overloadCase) []overloadCa
 func TestMonteCarloOverloadBrownOut(t *testing.T) {
 	all := simulateOverload(t, brownOuts, overloadRunsOf())
 	reportOverload(t, overloadReport{
-		table: "brownout", drawn: true,
+		table: "brownout", drawn: []string{"pooly", "a pool per host in turn"},
 		of:    "hosts × slots, work, load, slow-down, deadline, MaxConns",
 		title: "brown-outs: all hosts slow from 4 s to 8 s",
 		heads: []string{"hosts can do", "%s: during / after / dials per call"},
@@ -134,7 +134,7 @@ func TestMonteCarloOverloadRush(t *testing.T) {
 		withTimes(time.Second, 1250*time.Millisecond, 12*time.Second, crowd, hastyCrowd)...)
 	all := simulateOverload(t, cases, overloadRunsOf())
 	reportOverload(t, overloadReport{
-		table: "rush", drawn: true,
+		table: "rush", drawn: []string{"pooly", "a pool per host in turn"},
 		of:    "rush",
 		title: "rushes: more than the hosts can do",
 		heads: []string{"hosts can do", "%s: during / after / dials per call"},
@@ -189,7 +189,7 @@ func TestMonteCarloOverloadBadHosts(t *testing.T) {
 	all := simulateOverload(t, cases, overloadRunsOf())
 	failing := func(o *overloadOutcome) float64 { return 1 - o.share(o.from+2*settle, o.to) }
 	reportOverload(t, overloadReport{
-		table: "badhosts", drawn: true,
+		table: "badhosts", drawn: []string{"pooly", "pooly without ejection", "a pool per host in turn"},
 		of:    "hosts × slots, work, load, deadline, MaxConns",
 		title: "two of three hosts fail each request at once from 4 s to 14 s",
 		heads: []string{"%s: calls that fail from 6 s to 14 s / succeed after"},

@@ -4,6 +4,7 @@ package pooly_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ type overloadReport struct {
 	heads []string // of the columns; the last one is for each client, with its name for %s
 	first func(o *overloadOutcome) string
 	each  func(o *overloadOutcome) string
-	drawn bool // whether there is a figure
+	drawn []string // the contenders in the figure; nil if there is none
 }
 
 // reportOverload prints what pooly reached, and with -out writes a table and the lines of a figure with a panel for each
@@ -37,7 +38,7 @@ func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 		}
 		for i, o := range clients {
 			row = append(row, r.each(o))
-			if o.crowd == 0 {
+			if o.crowd == 0 && slices.Contains(r.drawn, overloadContenders[i].name) {
 				lines = append(lines, overloadLines(overloadContenders[i].name, o)...)
 			}
 		}
@@ -57,7 +58,7 @@ func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 		return
 	}
 	writeTable(t, r.table, rows)
-	if r.drawn {
+	if r.drawn != nil {
 		writeLines(t, "overload-"+r.table, lines)
 	}
 }
