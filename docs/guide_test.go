@@ -215,7 +215,7 @@ func afterHostpool(ctx context.Context) error {
 	err := s.Do(ctx, func(c *pooly.Conn) error {
 		began := time.Now()
 		err := request(c.NetConn())
-		c.Release(err, pooly.LatencyScore(time.Since(began), 10*time.Millisecond))
+		_ = c.Release(err, pooly.LatencyScore(time.Since(began), 10*time.Millisecond))
 		return err
 	})
 	return err
