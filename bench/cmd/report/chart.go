@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// charted are the bars, from the top: the bound, what docs/STRATEGIES.md recommends, and the other pools.
+// charted are the bars, from the top: the bound, what docs/STRATEGIES.md recommends, and the other
+// pools.
 var charted = []contestant{
 	{"channel", 1, "bare channel"},
 	{"pooly-roundrobin", 3, "pooly, round-robin"},
@@ -24,15 +25,16 @@ var charted = []contestant{
 	{"commons", 1, "go-commons-pool"},
 }
 
-// The chart has no background, and its colours are in the middle of the scale, so it can be read on white and on black.
+// The chart has no background, and its colours are in the middle of the scale. So it can be read on
+// white and on black.
 const (
 	ink        = "#767c84"
 	sequential = "#2f81f7"
 	parallel   = "#d97706"
 )
 
-// Lengths in pixels. Labels end at labelsEnd and values begin at the ends of bars. So it does not matter which font a
-// viewer has, as long as its letters are no wider than widestLetter times their height: see TestNoTextRunsIntoABar.
+// Lengths in pixels. Labels end at labelsEnd, and values begin at the ends of bars. So any font of a
+// viewer will do, if its letters are not wider than TestNoTextRunsIntoABar takes them for.
 const (
 	letters   = 13 // height of the letters
 	labelsEnd = 272
@@ -52,7 +54,8 @@ func drawChart(r *results, path string) error {
 	return os.WriteFile(path, svg, 0o644)
 }
 
-// chart draws two bars for each contestant. It returns an error that names a benchmark that was not measured.
+// chart draws two bars for each contestant. It returns an error that names a benchmark that was not
+// measured.
 func chart(r *results) ([]byte, error) {
 	modes := []struct{ name, colour string }{{"sequential", sequential}, {"parallel", parallel}}
 	values, most := make([][]float64, len(charted)), 0.0

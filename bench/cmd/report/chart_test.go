@@ -40,7 +40,8 @@ func (b box) meets(c box) bool {
 	return b.left < c.right && c.left < b.right && b.top < c.bottom && c.top < b.bottom
 }
 
-// widestLetter is the mean width of letters in the widest of the usual fonts (Verdana, DejaVu Sans), of their height.
+// widestLetter is how wide a letter is on average in the widest of the usual fonts, Verdana and
+// DejaVu Sans, as a share of its height.
 const widestLetter = 0.62
 
 // boxes returns where texts and bars are in a viewer with a wide font.
