@@ -173,7 +173,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// deliver sends b to c. Packets arrive in the order in which they were sent.
+// deliver sends b to c. It is read after what was sent before, even if that arrives later.
 func (c *Conn) deliver(b []byte) {
 	if c.ended { // by CloseRead
 		return
@@ -181,9 +181,6 @@ func (c *Conn) deliver(b []byte) {
 	p := packet{data: append([]byte(nil), b...), at: time.Now()}
 	if c.dialled {
 		p.at = p.at.Add(c.host.answerDelay)
-	}
-	if n := len(c.in); n > 0 && p.at.Before(c.in[n-1].at) {
-		p.at = c.in[n-1].at
 	}
 	c.in = append(c.in, p)
 	c.readable.Broadcast()

@@ -164,6 +164,19 @@ func TestDriversSeeThatAnIdleConnectionIsUnfit(t *testing.T) {
 	})
 }
 
+func TestAnEndBehindABlackHoleIsNotSeen(t *testing.T) {
+	n := poolytest.NewNet()
+	d := n.Driver()
+	c, err := d.Dial(t.Context(), "a")
+	require.NoError(t, err)
+	defer d.Close(c)
+	n.Hang("a")
+	n.CloseIdle("a")
+	require.NoError(t, d.TestOnBorrow(c))
+	n.Heal("a")
+	require.Equal(t, io.EOF, d.TestOnBorrow(c))
+}
+
 func TestAnAnswerOnItsWayIsNotSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := poolytest.NewNet()

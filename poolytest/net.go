@@ -357,7 +357,7 @@ func (h *host) reset() {
 func (h *host) flap(up, down time.Duration) {
 	h.stopFlapping()
 	h.err = nil
-	next := h.refusal()
+	isDown := false
 	var t *time.Timer
 	t = time.AfterFunc(up, func() {
 		h.mu.Lock()
@@ -365,14 +365,15 @@ func (h *host) flap(up, down time.Duration) {
 		if h.flapping != t { // Heal came first
 			return
 		}
-		wait := up
-		h.err, next = next, h.err
-		if h.err != nil {
-			wait = down
+		if isDown = !isDown; isDown {
+			h.err = h.refusal()
 			h.reset()
+			t.Reset(down)
+		} else {
+			h.err = nil
+			t.Reset(up)
 		}
 		h.wake()
-		t.Reset(wait)
 	})
 	h.flapping = t
 }

@@ -304,8 +304,16 @@ func TestSlowDialsEndAsTheHostIsThen(t *testing.T) {
 		defer cancel()
 		_, err = n.DialContext(ctx, "tcp", "a")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, []time.Time{began, began.Add(time.Second), began.Add(2 * time.Second)},
-			n.Stats("a").DialTimes)
+		times := n.Stats("a").DialTimes
+		want := []time.Time{began, began.Add(time.Second), began.Add(2 * time.Second)}
+		require.Equal(t, want, times)
+		clear(times)
+		require.Equal(t, want, n.Stats("a").DialTimes, "it was a copy")
+
+		n.Heal("a")
+		began = time.Now()
+		dial(t, n, "a")
+		require.Zero(t, time.Since(began))
 	})
 }
 
@@ -323,6 +331,11 @@ func TestSlowAnswersArriveLaterAndInOrder(t *testing.T) {
 			write(t, c, "fast")
 			read(t, c, "slow fast")
 			require.Equal(t, time.Second, time.Since(began))
+			write(t, c, "x")
+			read(t, c, "x")
+			require.Equal(t, time.Second, time.Since(began))
+			n.SlowAnswers("a", time.Second)
+			n.Heal("a")
 			write(t, c, "x")
 			read(t, c, "x")
 			require.Equal(t, time.Second, time.Since(began))
@@ -417,6 +430,8 @@ func TestCloseIdleSparesWhoWaitsForAnAnswer(t *testing.T) {
 			require.ErrorIs(t, err, syscall.EPIPE)
 		}
 		read(t, waits, "x")
+		write(t, waits, "y")
+		read(t, waits, "y")
 	})
 }
 
