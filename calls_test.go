@@ -33,7 +33,9 @@ func TestDriverThatEndsItsGoroutineLosesNoPlace(t *testing.T) {
 		}},
 		{"Dial for DialContext", "Dial", pooly.PoolConfig{}, func(s *pooly.Service, arm func()) {
 			arm()
-			_, _ = s.DialContext(context.Background(), "", "")
+			if c, err := s.DialContext(context.Background(), "", ""); err == nil {
+				_ = c.Close()
+			}
 		}},
 		{"TestOnBorrow of an idle connection", "TestOnBorrow", pooly.PoolConfig{}, func(s *pooly.Service, arm func()) {
 			pair(s, nil)

@@ -141,11 +141,15 @@ func TestDialContextReturnsWhatGetConnReturns(t *testing.T) {
 	s.Add(listen(t, echo))
 	require.NoError(t, dial(t, s).Close(), "the other host")
 
-	fake, _ := newService(t, pooly.ServiceConfig{}, "a")
-	_, err = fake.DialContext(t.Context(), "", "")
+	unfit := pooly.NewService("unfit", &pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{Driver: nopDriver{}}, PrespawnConns: -1,
+	})
+	t.Cleanup(func() { _ = unfit.Close() })
+	unfit.Add("a")
+	_, err = unfit.DialContext(t.Context(), "", "")
 	require.ErrorIs(t, err, pooly.ErrInvalidArg)
-	require.ErrorContains(t, err, "fakeConn")
-	require.Zero(t, fake.Stats().Open)
+	require.ErrorContains(t, err, "net.Conns, not <nil>")
+	require.Zero(t, unfit.Stats().Open)
 }
 
 // A client begins with a handshake, which needs a connection that has carried nothing.

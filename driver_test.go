@@ -3,13 +3,13 @@ package pooly_test
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/poolytest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -19,11 +19,15 @@ var (
 	errDead      = errors.New("connection died while idle")
 )
 
-// fakeDriver is a network in memory. Its hosts are up, and connect at once, unless a test says otherwise.
+// fakeDriver is a driver to a network in memory. Its hosts are up, and connect at once, unless a
+// test says otherwise.
 type fakeDriver struct {
+	*pooly.NetDriver
+	net  *poolytest.Net
+	test func(*fakeConn) error // what TestOnBorrow does besides; nil: nothing
+
 	mu    sync.Mutex
 	hosts map[string]*fakeHost
-	test  func(*fakeConn) error // what TestOnBorrow does besides; nil: nothing
 }
 
 type fakeHost struct {
@@ -40,35 +44,46 @@ type fakeHost struct {
 }
 
 type fakeConn struct {
+	*poolytest.Conn
 	host *fakeHost
 	id   int
-
-	mu     sync.Mutex
-	dead   bool // guarded by mu
-	closed bool // guarded by mu
 }
 
 func newFakeDriver() *fakeDriver {
-	return &fakeDriver{hosts: make(map[string]*fakeHost)}
+	n := poolytest.NewNet()
+	d := &fakeDriver{NetDriver: n.Driver(), net: n, hosts: make(map[string]*fakeHost)}
+	d.SetConnTimeout(0)
+	return d
 }
 
-// on gives access to a host under the driver's lock.
+// on gives access to what is known of a host, and puts its changes into effect.
 func (d *fakeDriver) on(address string, f func(*fakeHost)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.hosts[address] == nil {
-		d.hosts[address] = new(fakeHost)
-	}
-	f(d.hosts[address])
+	h := d.known(address)
+	f(h)
+	d.net.Fail(address, h.err)
+	d.net.SlowDials(address, h.delay)
 }
 
 // host returns a copy of what is known of a host.
-func (d *fakeDriver) host(address string) (copied fakeHost) {
-	d.on(address, func(h *fakeHost) {
-		copied = *h
-		copied.at = slices.Clone(h.at)
-	})
-	return copied
+func (d *fakeDriver) host(address string) fakeHost {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return *d.known(address)
+}
+
+// known returns what is known of a host by now. d.mu is held.
+func (d *fakeDriver) known(address string) *fakeHost {
+	h := d.hosts[address]
+	if h == nil {
+		h = new(fakeHost)
+		d.hosts[address] = h
+	}
+	s := d.net.Stats(address)
+	h.dials, h.dialing, h.open = s.Dials, s.Dialing, s.Open+s.Dialing
+	h.peak, h.closed, h.at = s.Peak, s.Closed, s.DialTimes
+	return h
 }
 
 func (d *fakeDriver) refuse(addresses ...string) {
@@ -88,85 +103,41 @@ func (d *fakeDriver) slow(address string, delay time.Duration) {
 }
 
 func (d *fakeDriver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
-	c := &fakeConn{}
-	var delay time.Duration
-	d.on(address, func(h *fakeHost) {
-		c.host, c.id, delay = h, h.dials, h.delay
-		h.at = append(h.at, time.Now())
-		h.dials++
-		h.dialing++
-		h.open++
-		h.peak = max(h.peak, h.open)
-		if h.deaf {
-			ctx = context.Background()
-		}
-	})
-	var err error
-	if delay > 0 {
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+	d.mu.Lock()
+	h := d.known(address)
+	if h.deaf {
+		ctx = context.WithoutCancel(ctx)
 	}
-	d.on(address, func(h *fakeHost) {
-		h.dialing--
-		if err == nil {
-			err = h.err
-		}
-		if err != nil {
-			h.open--
-		}
-	})
+	d.mu.Unlock()
+	c, err := d.NetDriver.Dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	return pooly.NewConn(c), nil
+	under := c.NetConn().(*poolytest.Conn)
+	return pooly.NewConn(&fakeConn{under, h, under.ID()}), nil
 }
 
 func (d *fakeDriver) Close(c *pooly.Conn) {
-	fc := c.Interface().(*fakeConn)
-	fc.mu.Lock()
-	again := fc.closed
-	fc.closed = true
-	fc.mu.Unlock()
-	if again {
-		panic("connection closed twice")
+	if err := fakeOf(c).Close(); err != nil {
+		panic(err) // the pool has closed it twice
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	fc.host.open--
-	fc.host.closed++
 }
 
 func (d *fakeDriver) TestOnBorrow(c *pooly.Conn) error {
-	fc := c.Interface().(*fakeConn)
 	if d.test != nil {
-		if err := d.test(fc); err != nil {
+		if err := d.test(fakeOf(c)); err != nil {
 			return err
 		}
 	}
-	fc.mu.Lock()
-	defer fc.mu.Unlock()
-	if fc.dead {
-		return errDead
-	}
-	return nil
+	return d.NetDriver.TestOnBorrow(c)
 }
 
 func (d *fakeDriver) Temporary(err error) bool { return errors.Is(err, errTemporary) }
 
-func (c *fakeConn) die() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dead = true
-}
+// die ends the connection at its host.
+func (c *fakeConn) die() { c.Break(nil) }
 
-func (c *fakeConn) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
-}
+func (c *fakeConn) isClosed() bool { return c.Closed() }
 
 // fakeOf returns the connection behind a lease.
 func fakeOf(c *pooly.Conn) *fakeConn { return c.Interface().(*fakeConn) }

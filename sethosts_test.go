@@ -37,6 +37,7 @@ func TestSetHostsIsInEffectWhenItReturnsAndKeepsPoolsOfHostsThatStay(t *testing.
 		require.Equal(t, []string{"a", "b"}, inUse(s))
 		require.Zero(t, time.Since(began))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		held := get(t, s)
 		stays, goes := held.Address(), "b"
 		if stays == "b" {
