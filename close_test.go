@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -156,11 +157,11 @@ func TestCloseDuringReleaseLosesNoConnection(t *testing.T) {
 					for {
 						c, err := s.GetConn()
 						if err != nil {
-							require.ErrorIs(t, err, pooly.ErrPoolClosed)
+							assert.ErrorIs(t, err, pooly.ErrPoolClosed)
 							return
 						}
 						err = c.Release(nil, pooly.HostUp)
-						require.True(t, err == nil || errors.Is(err, pooly.ErrPoolClosed), "%v", err)
+						assert.True(t, err == nil || errors.Is(err, pooly.ErrPoolClosed), "%v", err)
 					}
 				}()
 			}

@@ -379,7 +379,7 @@ func TestDoThatWaitsForOneHostLetsOthersHaveTheRest(t *testing.T) {
 		for range 3 {
 			c := get(t, s)
 			require.Equal(t, "a", c.Address())
-			wg.Go(func() { release(t, get(t, s)) })
+			wg.Go(func() { release(t, getApart(t, s)) })
 			synctest.Wait()
 			release(t, c)
 			synctest.Wait()

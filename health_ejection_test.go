@@ -394,7 +394,7 @@ func TestOnlyAProbeRestoresAHostEjectedForItsReplies(t *testing.T) {
 		}
 		d.slow("bad", 200*time.Millisecond)
 		served := make(chan *pooly.Conn)
-		go func() { served <- get(t, s) }()
+		go func() { served <- getApart(t, s) }()
 		synctest.Wait()
 		for _, c := range leases {
 			require.NoError(t, c.Release(errFatal, pooly.HostUp))
@@ -461,7 +461,7 @@ func TestRestoredHostIsNotStormed(t *testing.T) {
 		done := make(chan time.Duration)
 		for range pooly.DefaultMaxConns {
 			go func() {
-				c := get(t, s)
+				c := getApart(t, s)
 				done <- time.Since(began)
 				time.Sleep(time.Second)
 				release(t, c)

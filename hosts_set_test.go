@@ -143,7 +143,7 @@ func TestCallersAfterAChangeShareOneRebuild(t *testing.T) {
 		s.Add("c")
 		var wg sync.WaitGroup
 		for range 100 {
-			wg.Go(func() { release(t, get(t, s)) })
+			wg.Go(func() { release(t, getApart(t, s)) })
 		}
 		wg.Wait()
 		require.EqualValues(t, 1, slow.made.Load())
