@@ -56,6 +56,39 @@ func serveLines(name string) func(net.Conn) {
 	}
 }
 
+// who asks a host for its name.
+func who(ctx context.Context, s *pooly.Service) (string, error) {
+	return pooly.CallWith(ctx, s, func(_ context.Context, l *line) (string, error) {
+		answer, err := l.ask("who?")
+		return answer, pooly.Retry(err)
+	})
+}
+
+// This test is in docs/GUIDE.md.
+func TestRequestsFailOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := poolytest.NewNet()
+		t.Cleanup(n.Close)
+		n.Serve("a:1", serveLines("a"))
+		n.Serve("b:1", serveLines("b"))
+		s := pooly.NewService("lines", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: newLineDriver(n.DialContext)},
+		})
+		t.Cleanup(func() { _ = s.Close() })
+		s.SetHosts("a:1", "b:1")
+		n.Hang("a:1") // a black hole
+		for range 600 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if name, err := who(ctx, s); name != "b" {
+				t.Errorf("%q, %v", name, err)
+			}
+			cancel()
+			time.Sleep(time.Second)
+		}
+		poolytest.NoLeases(t, s)
+	})
+}
+
 // My driver fails over in milliseconds of real time, and in minutes of virtual time: a black hole
 // swallows host a for ten minutes.
 func TestMyDriverFailsOver(t *testing.T) {
@@ -74,10 +107,7 @@ func TestMyDriverFailsOver(t *testing.T) {
 			count := make(map[string]int)
 			for end := time.Now().Add(period); time.Now().Before(end); time.Sleep(time.Second) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				name, err := pooly.CallWith(ctx, s, func(_ context.Context, l *line) (string, error) {
-					answer, err := l.ask("who?")
-					return answer, pooly.Retry(err)
-				})
+				name, err := who(ctx, s)
 				cancel()
 				if err != nil {
 					name = "failed"
