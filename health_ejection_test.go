@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -164,24 +163,6 @@ func TestEjectionIsLoggedOncePerChange(t *testing.T) {
 		require.Contains(t, log.String(), "address=bad")
 		require.Contains(t, log.String(), "connection refused")
 	})
-}
-
-// syncBuffer is a log that goroutines share.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // eject ends leases of a host with fatal errors until it is ejected.

@@ -3,6 +3,8 @@ package pooly_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -143,6 +145,62 @@ func (c *fakeConn) isClosed() bool { return c.Closed() }
 // fakeOf returns the connection behind a lease.
 func fakeOf(c *pooly.Conn) *fakeConn { return c.Interface().(*fakeConn) }
 
+// rogueDriver misbehaves in whichever methods are set.
+type rogueDriver struct {
+	pooly.Driver
+	dial         func(ctx context.Context, address string) (*pooly.Conn, error)
+	close        func(*pooly.Conn)
+	testOnBorrow func(*pooly.Conn) error
+	temporary    func(error) bool
+}
+
+func (d *rogueDriver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
+	if d.dial != nil {
+		return d.dial(ctx, address)
+	}
+	return d.Driver.Dial(ctx, address)
+}
+
+func (d *rogueDriver) Close(c *pooly.Conn) {
+	if d.close != nil {
+		d.close(c)
+		return
+	}
+	d.Driver.Close(c)
+}
+
+func (d *rogueDriver) TestOnBorrow(c *pooly.Conn) error {
+	if d.testOnBorrow != nil {
+		return d.testOnBorrow(c)
+	}
+	return d.Driver.TestOnBorrow(c)
+}
+
+func (d *rogueDriver) Temporary(err error) bool {
+	if d.temporary != nil {
+		return d.temporary(err)
+	}
+	return d.Driver.Temporary(err)
+}
+
+// slowToClose returns a driver whose Close takes its time.
+func slowToClose(delay time.Duration) *rogueDriver {
+	fake := newFakeDriver()
+	return &rogueDriver{Driver: fake, close: func(c *pooly.Conn) {
+		time.Sleep(delay)
+		fake.Close(c)
+	}}
+}
+
+// notingProbes returns a driver that notes of each dial whether it is a probe.
+func notingProbes() (d *rogueDriver, fake *fakeDriver, probes chan bool) {
+	fake, probes = newFakeDriver(), make(chan bool, 9)
+	return &rogueDriver{Driver: fake, dial: func(ctx context.Context, address string) (*pooly.Conn, error) {
+		probes <- pooly.IsProbe(ctx)
+		return fake.Dial(ctx, address)
+	}}, fake, probes
+}
+
 // newService returns a service over a fake network with the given hosts, without prespawned connections unless
 // the config asks for them. It is closed when the test ends.
 func newService(t *testing.T, config pooly.ServiceConfig, addresses ...string) (*pooly.Service, *fakeDriver) {
@@ -194,4 +252,48 @@ func hostStats(t *testing.T, s *pooly.Service, address string) pooly.HostStats {
 	}
 	require.Failf(t, "no such host", "%s in %s", address, s.Name())
 	return pooly.HostStats{}
+}
+
+// stubborn always picks the first host.
+type stubborn struct{}
+
+func (stubborn) NewPicker([]pooly.Arm) pooly.Picker { return stubborn{} }
+
+func (stubborn) Pick(*rand.Rand) int { return 0 }
+
+// inOrder picks the first of its addresses that is among the arms.
+type inOrder []string
+
+func (b inOrder) NewPicker(arms []pooly.Arm) pooly.Picker {
+	for _, address := range b {
+		for i, a := range arms {
+			if a.Address == address {
+				return always(i)
+			}
+		}
+	}
+	return always(0)
+}
+
+// always picks one arm.
+type always int
+
+func (i always) Pick(*rand.Rand) int { return int(i) }
+
+// syncBuffer is a log that goroutines share.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

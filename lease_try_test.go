@@ -73,16 +73,16 @@ func TestTryLeaseDialsEjectedHostsIfNoneIsUp(t *testing.T) {
 
 func TestTryLeaseTellsTheDriverThatItDialsAnEjectedHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := probed{newFakeDriver(), make(chan bool, 9)}
+		d, fake, probes := notingProbes()
 		config := pooly.ServiceConfig{PrespawnConns: -1, PoolConfig: pooly.PoolConfig{Driver: d}}
 		s := pooly.NewService("test", &config)
 		s.Add("a")
-		d.refuse("a")
+		fake.refuse("a")
 		_, err := s.TryLease(t.Context())
 		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
-		require.False(t, <-d.probes)
-		require.True(t, <-d.probes)
-		require.Empty(t, d.probes, "one dial of each kind is enough")
+		require.False(t, <-probes)
+		require.True(t, <-probes)
+		require.Empty(t, probes, "one dial of each kind is enough")
 		require.NoError(t, s.Close())
 	})
 }

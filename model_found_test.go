@@ -101,17 +101,6 @@ func TestDialContextDoesNotGiveUpForAHostThatIsRemoved(t *testing.T) {
 	})
 }
 
-// slowCloser is a driver whose Close takes its time.
-type slowCloser struct {
-	*fakeDriver
-	delay time.Duration
-}
-
-func (d slowCloser) Close(c *pooly.Conn) {
-	time.Sleep(d.delay)
-	d.fakeDriver.Close(c)
-}
-
 // A pool whose idle connections have expired has nothing to offer while they are being closed. If it offered all the
 // same, a caller would find eight such pools and look no further.
 func TestExpiredConnectionsDoNotHideAnIdleOne(t *testing.T) {
@@ -119,7 +108,7 @@ func TestExpiredConnectionsDoNotHideAnIdleOne(t *testing.T) {
 		s := pooly.NewService("test", &pooly.ServiceConfig{
 			BanditStrategy: stubborn{},
 			PoolConfig: pooly.PoolConfig{
-				Driver:          slowCloser{newFakeDriver(), 500 * time.Millisecond},
+				Driver:          slowToClose(500 * time.Millisecond),
 				MaxConns:        1,
 				ConnIdleTimeout: 100 * time.Millisecond,
 			},
@@ -312,7 +301,7 @@ func TestReleaseWaitsForNoConnectionButItsOwn(t *testing.T) {
 			PrespawnConns:       -1,
 			ConsecutiveFailures: 1,
 			BanditStrategy:      stubborn{},
-			PoolConfig:          pooly.PoolConfig{Driver: slowCloser{newFakeDriver(), 500 * time.Millisecond}},
+			PoolConfig:          pooly.PoolConfig{Driver: slowToClose(500 * time.Millisecond)},
 		})
 		defer s.Close()
 		s.Add("a")
@@ -351,7 +340,7 @@ func TestDialContextHeedsItsContextWhileTheDriverIsSlowToClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := pooly.NewService("test", &pooly.ServiceConfig{
 			PoolConfig: pooly.PoolConfig{
-				Driver: slowCloser{newFakeDriver(), 500 * time.Millisecond}, MaxConns: 1,
+				Driver: slowToClose(500 * time.Millisecond), MaxConns: 1,
 			},
 			PrespawnConns: -1,
 		})

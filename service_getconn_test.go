@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -143,12 +142,6 @@ func TestGetConnLeavesAFullHostForOneWithRoom(t *testing.T) {
 		require.NoError(t, closeNow(s))
 	})
 }
-
-// stubborn always picks the first host.
-type stubborn struct{}
-
-func (stubborn) NewPicker([]pooly.Arm) pooly.Picker { return stubborn{} }
-func (stubborn) Pick(*rand.Rand) int                { return 0 }
 
 // closeNow closes a service of which leases are out, in a bubble where the deadline passes at once.
 func closeNow(s *pooly.Service) error {
@@ -516,25 +509,6 @@ func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
 		release(t, held)
 	})
 }
-
-// inOrder picks the first of its addresses that is among the arms.
-type inOrder []string
-
-func (b inOrder) NewPicker(arms []pooly.Arm) pooly.Picker {
-	for _, address := range b {
-		for i, a := range arms {
-			if a.Address == address {
-				return always(i)
-			}
-		}
-	}
-	return always(0)
-}
-
-// always picks one arm.
-type always int
-
-func (i always) Pick(*rand.Rand) int { return int(i) }
 
 // The dial that a caller leaves behind belongs to the one who has waited longest, not to the next who comes.
 func TestGetConnThatLeavesADialDoesNotLetOthersJumpTheQueue(t *testing.T) {
