@@ -184,8 +184,7 @@ func (d *rogueDriver) Temporary(err error) bool {
 }
 
 // slowToClose returns a driver whose Close takes its time.
-func slowToClose(delay time.Duration) *rogueDriver {
-	fake := newFakeDriver()
+func slowToClose(fake *fakeDriver, delay time.Duration) *rogueDriver {
 	return &rogueDriver{Driver: fake, close: func(c *pooly.Conn) {
 		time.Sleep(delay)
 		fake.Close(c)

@@ -108,7 +108,7 @@ func TestExpiredConnectionsDoNotHideAnIdleOne(t *testing.T) {
 		s := pooly.NewService("test", &pooly.ServiceConfig{
 			BanditStrategy: stubborn{},
 			PoolConfig: pooly.PoolConfig{
-				Driver:          slowToClose(500 * time.Millisecond),
+				Driver:          slowToClose(newFakeDriver(), 500*time.Millisecond),
 				MaxConns:        1,
 				ConnIdleTimeout: 100 * time.Millisecond,
 			},
@@ -301,7 +301,7 @@ func TestReleaseWaitsForNoConnectionButItsOwn(t *testing.T) {
 			PrespawnConns:       -1,
 			ConsecutiveFailures: 1,
 			BanditStrategy:      stubborn{},
-			PoolConfig:          pooly.PoolConfig{Driver: slowToClose(500 * time.Millisecond)},
+			PoolConfig:          pooly.PoolConfig{Driver: slowToClose(newFakeDriver(), 500*time.Millisecond)},
 		})
 		defer s.Close()
 		s.Add("a")
@@ -340,7 +340,7 @@ func TestDialContextHeedsItsContextWhileTheDriverIsSlowToClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := pooly.NewService("test", &pooly.ServiceConfig{
 			PoolConfig: pooly.PoolConfig{
-				Driver: slowToClose(500 * time.Millisecond), MaxConns: 1,
+				Driver: slowToClose(newFakeDriver(), 500*time.Millisecond), MaxConns: 1,
 			},
 			PrespawnConns: -1,
 		})
