@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A call that a host gave a dead connection asked that host again, whatever the strategy said by then.
+// A call that a host gave a dead connection asked that host again, whatever the strategy said by
+// then.
 func TestGetConnThatWasGivenADeadConnectionFollowsTheStrategyAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a", "b")
@@ -24,7 +25,8 @@ func TestGetConnThatWasGivenADeadConnectionFollowsTheStrategyAgain(t *testing.T)
 	})
 }
 
-// Of the connections that were dialled for a call, all but the first are given to it untested; but only these.
+// Of the connections that were dialled for a call, all but the first are given to it untested; but
+// only these.
 func TestUsedConnectionThatDiedIsNotHandedToACallWhoseDialWasVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PrespawnConns: 1, PoolConfig: pooly.PoolConfig{MaxConns: 2}})

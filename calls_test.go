@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A driver made for a test may call t.FailNow, which ends the goroutine. The place of its connection must come back.
+// A driver made for a test may call t.FailNow, which ends the goroutine. The place of its
+// connection must come back.
 func TestDriverThatEndsItsGoroutineLosesNoPlace(t *testing.T) {
 	pair := func(s *pooly.Service, outcome error) {
 		if c, err := s.GetConn(); err == nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Hosts come, go, fail, stall and return while callers get, give up, break and release. Nobody may be forgotten:
-// in a bubble, a caller that nothing will ever wake is a deadlock that the test reports. At the end every
-// connection must be accounted for.
+// Hosts come, go, fail, stall and return while callers get, give up, break and release. Nobody may
+// be forgotten: in a bubble, a caller that nothing will ever wake is a deadlock that the test
+// reports. At the end every connection must be accounted for.
 func TestChaosForgetsNobodyAndLosesNothing(t *testing.T) {
 	runs := 100
 	if testing.Short() {
@@ -61,8 +61,8 @@ func chaos(t *testing.T, seed uint64) {
 	var disturbance sync.WaitGroup
 	disturbance.Go(func() {
 		for {
-			// No time.After: where that is over at once, it crashes the race detector of Go 1.26, which lets two threads
-			// run the timers of one bubble as one (golang/go#78156).
+			// No time.After: where that is over at once, it crashes the race detector of Go 1.26,
+			// which lets two threads run the timers of one bubble as one (golang/go#78156).
 			time.Sleep(time.Duration(rng.IntN(5)) * time.Millisecond)
 			select {
 			case <-stop:

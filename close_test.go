@@ -100,8 +100,8 @@ func TestAfterCloseEveryCallSaysSo(t *testing.T) {
 	})
 }
 
-// A bubble ends only when every goroutine in it has, and it fails if a timer is left that another waits for;
-// what a timer would do later shows in the virtual time after Close.
+// A bubble ends only when every goroutine in it has, and it fails if a timer is left that another
+// waits for; what a timer would do later shows in the virtual time after Close.
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{

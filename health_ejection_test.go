@@ -208,7 +208,8 @@ func TestHostThatFailsEveryRequestIsEjected(t *testing.T) {
 	})
 }
 
-// A host that connects and fails requests again and again costs one request for each ejection, and these become rare.
+// A host that connects and fails requests again and again costs one request for each ejection, and
+// these become rare.
 func TestHostOnProbationIsEjectedByOneFailureForTwiceAsLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, "good", "bad")
@@ -456,8 +457,8 @@ func TestRestoredHostIsNotStormed(t *testing.T) {
 	})
 }
 
-// What a lease of a removed host ends with must not be counted against those that are left: with one too few of these,
-// nobody told callers that the last had gone, and they waited forever.
+// What a lease of a removed host ends with must not be counted against those that are left: with
+// one too few of these, nobody told callers that the last had gone, and they waited forever.
 func TestFatalReleaseOnARemovedHostLeavesNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{

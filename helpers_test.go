@@ -200,8 +200,8 @@ func notingProbes() (d *rogueDriver, fake *fakeDriver, probes chan bool) {
 	}}, fake, probes
 }
 
-// newService returns a service over a fake network with the given hosts, without prespawned connections unless
-// the config asks for them. It is closed when the test ends.
+// newService returns a service over a fake network with the given hosts, without prespawned
+// connections unless the config asks for them. It is closed when the test ends.
 func newService(t *testing.T, config pooly.ServiceConfig, addresses ...string) (*pooly.Service, *fakeDriver) {
 	t.Helper()
 	d := newFakeDriver()
@@ -224,8 +224,8 @@ func get(t *testing.T, s *pooly.Service) *pooly.Conn {
 	return c
 }
 
-// getApart is get for goroutines other than the test's, which must not end the test. If it fails, it
-// returns a Conn that is of no use.
+// getApart is get for goroutines other than the test's, which must not end the test. If it fails,
+// it returns a Conn that is of no use.
 func getApart(t *testing.T, s *pooly.Service) *pooly.Conn {
 	t.Helper()
 	c, err := s.GetConn()

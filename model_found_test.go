@@ -101,8 +101,8 @@ func TestDialContextDoesNotGiveUpForAHostThatIsRemoved(t *testing.T) {
 	})
 }
 
-// A pool whose idle connections have expired has nothing to offer while they are being closed. If it offered all the
-// same, a caller would find eight such pools and look no further.
+// A pool whose idle connections have expired has nothing to offer while they are being closed. If
+// it offered all the same, a caller would find eight such pools and look no further.
 func TestExpiredConnectionsDoNotHideAnIdleOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := pooly.NewService("test", &pooly.ServiceConfig{
@@ -135,7 +135,8 @@ func TestExpiredConnectionsDoNotHideAnIdleOne(t *testing.T) {
 	})
 }
 
-// The reaper comes up to a sixty-fourth of the timeout late. Callers from the queue did not look at the time.
+// The reaper comes up to a sixty-fourth of the timeout late. Callers from the queue did not look at
+// the time.
 func TestNoExpiredConnectionIsHandedToTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -188,7 +189,8 @@ func TestHoweverManyIdleConnectionsDiedNoneIsHandedOut(t *testing.T) {
 	})
 }
 
-// A waiter stands in the queue, and one host dials for it. The lease of another host that ends serves it at once.
+// A waiter stands in the queue, and one host dials for it. The lease of another host that ends
+// serves it at once.
 func TestReleaseServesAWaiterForWhomAnotherHostDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -244,7 +246,8 @@ func TestAHostIsDialledAgainSoonAfterThisProcessRanOutOfFiles(t *testing.T) {
 	})
 }
 
-// A waiter that avoids a host was left out when the last dial that was promised to the queue ended there.
+// A waiter that avoids a host was left out when the last dial that was promised to the queue ended
+// there.
 func TestAWaiterThatAvoidsAHostIsDialledForWhenItsDialEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -315,8 +318,8 @@ func TestReleaseWaitsForNoConnectionButItsOwn(t *testing.T) {
 	})
 }
 
-// A host that is removed at the moment when it is ejected was taken from the count of those up twice. The tag yield makes
-// that moment likely.
+// A host that is removed at the moment when it is ejected was taken from the count of those up
+// twice. The tag yield makes that moment likely.
 func TestRemoveOfAHostThatIsBeingEjectedKeepsTheCountOfHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{ConsecutiveFailures: 1, BanditStrategy: stubborn{}}, "a", "b")

@@ -80,7 +80,8 @@ func TestPoolDialsOnlyForMoreWaitersThanDials(t *testing.T) {
 		c := get(t, s)
 		require.Equal(t, 1, d.host("a").dials, "the prespawned connection is the caller's")
 
-		// A released connection comes first; the dial that was begun for the caller stays in the pool.
+		// A released connection comes first; the dial that was begun for the caller stays in the
+		// pool.
 		time.AfterFunc(100*time.Millisecond, func() { release(t, c) })
 		began := time.Now()
 		next := get(t, s)

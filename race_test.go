@@ -52,7 +52,8 @@ func TestSeveralBlackHolesCostOneDelayEach(t *testing.T) {
 	})
 }
 
-// The first to connect serves the caller, whichever was dialled first; the connection of the other is kept.
+// The first to connect serves the caller, whichever was dialled first; the connection of the other
+// is kept.
 func TestFirstOfTwoDialsToConnectWins(t *testing.T) {
 	for _, tt := range []struct {
 		first, second time.Duration
@@ -138,7 +139,8 @@ func TestBlackHoleGetsOneDialFromImpatientCallers(t *testing.T) {
 	})
 }
 
-// The failure of a dial raced against others is part of the error, and both have their places given back.
+// The failure of a dial raced against others is part of the error, and both have their places given
+// back.
 func TestRacedDialsThatFailAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1, PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a", "b")
@@ -161,7 +163,8 @@ func TestRacedDialsThatFailAreNamed(t *testing.T) {
 	})
 }
 
-// The caller waits at a black hole and at a full host; it is served by whichever comes first, in its turn.
+// The caller waits at a black hole and at a full host; it is served by whichever comes first, in
+// its turn.
 func TestCallerAtABlackHoleQueuesForFullHostsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -183,7 +186,8 @@ func TestCallerAtABlackHoleQueuesForFullHostsToo(t *testing.T) {
 	})
 }
 
-// A call that waits for a dial that has stalled, with no other host left to try, is served by the next that comes.
+// A call that waits for a dial that has stalled, with no other host left to try, is served by the
+// next that comes.
 func TestCallerAtABlackHoleTakesAHostThatComes(t *testing.T) {
 	for name, come := range map[string]func(s *pooly.Service, d *fakeDriver){
 		"added":    func(s *pooly.Service, _ *fakeDriver) { s.Add("good") },
@@ -262,7 +266,8 @@ func TestCallerWhoGivesUpARaceLeavesNothing(t *testing.T) {
 	})
 }
 
-// A dial that has stalled is not counted on: who waits for it gets a dial of its own once another connects.
+// A dial that has stalled is not counted on: who waits for it gets a dial of its own once another
+// connects.
 func TestStalledDialHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a")
@@ -449,7 +454,8 @@ func TestDialContextDialsTheHostsThatTheStrategyPicks(t *testing.T) {
 	})
 }
 
-// The dials that lost the race are called off. One that connects all the same must not keep its place.
+// The dials that lost the race are called off. One that connects all the same must not keep its
+// place.
 func TestDialContextClosesWhatLosesTheRace(t *testing.T) {
 	for name, deaf := range map[string]bool{"heeds its context": false, "does not": true} {
 		t.Run(name, func(t *testing.T) {

@@ -220,7 +220,8 @@ func TestGetConnWaitsNoLongerThanWaitTimeout(t *testing.T) {
 	})
 }
 
-// A pause between rounds must not outlast the limit either, and the error still tells how the hosts failed.
+// A pause between rounds must not outlast the limit either, and the error still tells how the hosts
+// failed.
 func TestGetConnWaitTimeoutCoversThePausesBetweenRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -311,7 +312,8 @@ func TestGetConnThatIsCancelledSwallowsNoConnection(t *testing.T) {
 	})
 }
 
-// A caller that waits because all hosts are full must not be forgotten when a host is added, returns or goes.
+// A caller that waits because all hosts are full must not be forgotten when a host is added,
+// returns or goes.
 func TestGetConnThatWaitsNoticesNewHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		config := pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}
@@ -397,7 +399,8 @@ func TestGetConnEndsWithADriverThatTestsNothingFit(t *testing.T) {
 	})
 }
 
-// A dial that was begun before a server restarted may end after it, with a connection to the server that was.
+// A dial that was begun before a server restarted may end after it, with a connection to the server
+// that was.
 func TestGetConnReplacesAConnectionThatDiedWhileItWasDialled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a")
@@ -425,8 +428,9 @@ func TestGetConnReplacesAConnectionThatDiedWhileItWasDialled(t *testing.T) {
 	})
 }
 
-// While a caller looks at one host, another may get room, return, or come new. The caller must not queue as if
-// nothing had happened. TestOnBorrow is where a test can do something at just that time.
+// While a caller looks at one host, another may get room, return, or come new. The caller must not
+// queue as if nothing had happened. TestOnBorrow is where a test can do something at just that
+// time.
 func TestGetConnNoticesRoomThatCameWhileItLooked(t *testing.T) {
 	for name, change := range map[string]func(*pooly.Service, *fakeDriver, *pooly.Conn){
 		"release": func(_ *pooly.Service, _ *fakeDriver, held *pooly.Conn) { _ = held.Release(nil, pooly.HostUp) },
@@ -487,7 +491,8 @@ func TestGetConnNoticesRoomThatCameWhileItLooked(t *testing.T) {
 	}
 }
 
-// A host that failed a caller serves it as soon as it is back, though a dial of another is under way.
+// A host that failed a caller serves it as soon as it is back, though a dial of another is under
+// way.
 func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -510,7 +515,8 @@ func TestGetConnAsksAHostAgainThatWasRestored(t *testing.T) {
 	})
 }
 
-// The dial that a caller leaves behind belongs to the one who has waited longest, not to the next who comes.
+// The dial that a caller leaves behind belongs to the one who has waited longest, not to the next
+// who comes.
 func TestGetConnThatLeavesADialDoesNotLetOthersJumpTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
@@ -573,7 +579,8 @@ func TestGetConnThatWaitsInVainCountsAsAWait(t *testing.T) {
 	})
 }
 
-// The pause before a background dial is tried again must not hold up a caller who could dial at once.
+// The pause before a background dial is tried again must not hold up a caller who could dial at
+// once.
 func TestGetConnDoesNotWaitForThePauseOfAnotherDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -590,7 +597,8 @@ func TestGetConnDoesNotWaitForThePauseOfAnotherDial(t *testing.T) {
 	})
 }
 
-// The same for two who were handed dead connections, as after the restart of a server: neither may overtake.
+// The same for two who were handed dead connections, as after the restart of a server: neither may
+// overtake.
 func TestGetConnsThatWereHandedDeadConnectionsKeepTheirOrder(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
@@ -618,8 +626,8 @@ func TestGetConnsThatWereHandedDeadConnectionsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// The connection that reaches a caller just as it gives up is closed if the host was just removed. That is not the
-// caller's to wait for.
+// The connection that reaches a caller just as it gives up is closed if the host was just removed.
+// That is not the caller's to wait for.
 func TestGetConnThatIsCancelledDoesNotWaitForASlowClose(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that all has happened before the caller looks
 	for range 20 {                                  // it looks at one of two things, at random
@@ -654,7 +662,8 @@ func TestGetConnThatIsCancelledDoesNotWaitForASlowClose(t *testing.T) {
 	}
 }
 
-// A host that failed a caller may have an idle connection while the caller waits for a dial of another.
+// A host that failed a caller may have an idle connection while the caller waits for a dial of
+// another.
 func TestGetConnTakesAConnectionThatComesBackToAHostThatFailedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{

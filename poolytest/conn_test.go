@@ -67,7 +67,9 @@ func TestCloseEndsAReadInFlight(t *testing.T) {
 		require.True(t, c.Closed())
 		_, err = c.Write([]byte("x"))
 		require.ErrorIs(t, err, net.ErrClosed)
-		for _, err := range []error{c.Close(), c.CloseRead(), c.CloseWrite(), c.SetDeadline(time.Time{})} {
+		for _, err := range []error{
+			c.Close(), c.CloseRead(), c.CloseWrite(), c.SetDeadline(time.Time{}),
+		} {
 			require.ErrorIs(t, err, net.ErrClosed)
 		}
 	})

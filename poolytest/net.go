@@ -128,8 +128,9 @@ func (n *Net) Fail(address string, err error) {
 }
 
 // Hang turns the addresses into black holes, as if a cable were cut. A dial waits until its context
-// ends. What is sent over open connections, in either direction, arrives after Heal. So does the end
-// of a connection. At the end of a test, heal the host or close the Net, so that handlers return.
+// ends. What is sent over open connections, in either direction, arrives after Heal. So does the
+// end of a connection. At the end of a test, heal the host or close the Net, so that handlers
+// return.
 func (n *Net) Hang(addresses ...string) {
 	n.change(addresses, func(h *host) { h.hangs = true })
 }

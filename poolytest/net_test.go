@@ -159,7 +159,8 @@ func TestTLSWorksOverANet(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		server := httptest.NewUnstartedServer(nil) // for its certificate
 		server.StartTLS()
-		certificates, roots := server.TLS.Certificates, server.Client().Transport.(*http.Transport).TLSClientConfig
+		certificates := server.TLS.Certificates
+		roots := server.Client().Transport.(*http.Transport).TLSClientConfig
 		server.Close()
 		n := poolytest.NewNet()
 		n.Serve("example.com:1", func(c net.Conn) {

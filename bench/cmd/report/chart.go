@@ -14,8 +14,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// The colours are in the middle of the scale and the background is left out, so that the chart can be read on
-// white and on black.
+// The colours are in the middle of the scale and the background is left out, so that the chart can
+// be read on white and on black.
 var (
 	ink        = color.NRGBA{0x76, 0x7c, 0x84, 0xff}
 	sequential = color.NRGBA{0x2f, 0x81, 0xf7, 0xff}
