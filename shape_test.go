@@ -26,8 +26,7 @@ type layer struct {
 	files []string
 }
 
-// layers are the files from bottom to top. What a file uses is declared in its own layer or in a
-// lower one.
+// layers are the files from bottom to top. What a file uses is declared in its own layer or in a lower one.
 var layers = []layer{
 	{"words: what a connection, a driver and a configuration are, and plain mechanisms", []string{
 		"doc.go", "clock.go", "lock.go", "lock_yield.go", "errors.go", "stats.go", "config.go", "score.go",
@@ -56,12 +55,10 @@ var layers = []layer{
 
 // upwards are the uses that go upwards all the same.
 var upwards = map[string][]string{
-	// A ServiceConfig is plain data: it names the type of each plug-in, and the one that is the
-	// default.
+	// A ServiceConfig is plain data: it names the type of each plug-in, and the one that is the default.
 	"config.go": {"Bandit", "NewRoundRobin"},
 
-	// A lease goes back to its pool. To stand below, it would have to call it through an interface
-	// in each Release.
+	// A lease goes back to its pool. To stand below, it would have to call it through an interface in each Release.
 	"conn.go": {"Pool", "address", "put", "putBack", "outcomeOf"},
 }
 
@@ -79,8 +76,8 @@ type reached struct{ functions, structs, fields, files int }
 // linesOfAFile is how long a file may be, without its tests.
 const linesOfAFile = 400
 
-// A change that fails here wants something of a higher layer. Give it to the lower one: as a value,
-// a function, or a method of an interface that the lower layer declares.
+// A change that fails here wants something of a higher layer. Give it to the lower one: as a value, a function, or a
+// method of an interface that the lower layer declares.
 func TestFilesUseOnlyTheirOwnLayerAndLowerOnes(t *testing.T) {
 	c, err := readCode()
 	require.NoError(t, err)
@@ -197,8 +194,7 @@ type code struct {
 }
 
 var readCode = sync.OnceValues(func() (*code, error) {
-	// The compiler's export data of what is imported is in the build cache, since this test was
-	// built with it.
+	// The compiler's export data of what is imported is in the build cache, since this test was built with it.
 	list := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}", ".")
 	out, err := list.Output()
 	if err != nil {
@@ -237,8 +233,8 @@ func (c *code) fileOf(pos token.Pos) string {
 	return filepath.Base(c.fset.Position(pos).Filename)
 }
 
-// objectOf returns the package's object that an identifier uses: a function, method, type, field,
-// package variable or constant. It is nil for local variables and what is imported.
+// objectOf returns the package's object that an identifier uses: a function, method, type, field, package variable
+// or constant. It is nil for local variables and what is imported.
 func (c *code) objectOf(id *ast.Ident) types.Object {
 	switch o := c.uses[id].(type) {
 	case *types.Var:
@@ -372,8 +368,7 @@ func (c *code) reachOf(name string, background bool) *reach {
 	return r
 }
 
-// store notes the functions that the code of a value refers to, if it is stored in a field of a
-// function's type.
+// store notes the functions that the code of a value refers to, if it is stored in a field of a function's type.
 func (c *code) store(stored map[types.Object][]types.Object, key, value ast.Expr) {
 	id, ok := key.(*ast.Ident)
 	if s, selects := key.(*ast.SelectorExpr); selects {
