@@ -27,8 +27,9 @@ func countPicks(b pooly.Bandit, arms []pooly.Arm) []int {
 	return counts
 }
 
-// requireFrequencies fails if the counts are unlikely under the probabilities: Pearson's chi-square, against
-// its 99.99th percentile after Wilson and Hilferty. Arms of probability 0 must not be picked at all.
+// requireFrequencies fails if the counts are unlikely under the probabilities: Pearson's
+// chi-square, against its 99.99th percentile after Wilson and Hilferty. Arms of probability 0 must
+// not be picked at all.
 func requireFrequencies(t *testing.T, probabilities []float64, counts []int) {
 	t.Helper()
 	chi, degrees := 0.0, -1.0
@@ -142,7 +143,8 @@ func TestStrategiesRejectImpossibleArguments(t *testing.T) {
 	}
 }
 
-// A bandit sees the hosts as they are: scores, trials, and live what is in use and how long leases last.
+// A bandit sees the hosts as they are: scores, trials, and live what is in use and how long leases
+// last.
 func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watch := new(spy)
@@ -183,7 +185,8 @@ func TestArmsTellWhatStrategiesNeed(t *testing.T) {
 	require.Zero(t, pooly.Arm{}.Latency())
 }
 
-// A host that was slow once and is avoided for it must look better with time, or it would be avoided forever.
+// A host that was slow once and is avoided for it must look better with time, or it would be
+// avoided forever.
 func TestLatencyOfAHostThatIsNotUsedIsForgotten(t *testing.T) {
 	for _, decay := range []time.Duration{time.Minute, 24 * time.Hour} { // the latter in slots of minutes
 		t.Run(decay.String(), func(t *testing.T) { testLatencyIsForgotten(t, decay) })

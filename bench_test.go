@@ -19,9 +19,9 @@ func (nopDriver) Close(*pooly.Conn)                                 {}
 func (nopDriver) TestOnBorrow(*pooly.Conn) error                    { return nil }
 func (nopDriver) Temporary(error) bool                              { return false }
 
-// BenchmarkGetConnRelease is the cost of one GetConn and Release with metrics off, for each strategy at 3, 100
-// and 10,000 hosts: to be read across the hosts (it must not grow but for cache misses) and for its
-// allocations (one, the lease).
+// BenchmarkGetConnRelease is the cost of one GetConn and Release with metrics off, for each
+// strategy at 3, 100 and 10,000 hosts: to be read across the hosts (it must not grow but for cache
+// misses) and for its allocations (one, the lease).
 func BenchmarkGetConnRelease(b *testing.B) {
 	for _, strategy := range strategies {
 		for _, hosts := range []int{3, 100, 10_000} {

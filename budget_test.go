@@ -54,7 +54,8 @@ func TestRetriesSaveUpNoMoreThanTenSecondsWorth(t *testing.T) {
 		for range 1000 {
 			require.Error(t, s.Do(t.Context(), func(*pooly.Conn) error { return pooly.Retry(errTemporary) }))
 		}
-		// Saved up: 200 by the requests of 10 s, and ten for each of these seconds. 200 by the thousand that fail.
+		// Saved up: 200 by the requests of 10 s, and ten for each of these seconds. 200 by the
+		// thousand that fail.
 		require.InDelta(t, 500, s.Stats().Retries, 15)
 	})
 }

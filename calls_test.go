@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A driver made for a test may call t.FailNow, which ends the goroutine. The place of its connection must come back.
+// A driver made for a test may call t.FailNow, which ends the goroutine. The place of its
+// connection must come back.
 func TestDriverThatEndsItsGoroutineLosesNoPlace(t *testing.T) {
 	pair := func(s *pooly.Service, outcome error) {
 		if c, err := s.GetConn(); err == nil {
@@ -33,7 +34,9 @@ func TestDriverThatEndsItsGoroutineLosesNoPlace(t *testing.T) {
 		}},
 		{"Dial for DialContext", "Dial", pooly.PoolConfig{}, func(s *pooly.Service, arm func()) {
 			arm()
-			_, _ = s.DialContext(context.Background(), "", "")
+			if c, err := s.DialContext(context.Background(), "", ""); err == nil {
+				_ = c.Close()
+			}
 		}},
 		{"TestOnBorrow of an idle connection", "TestOnBorrow", pooly.PoolConfig{}, func(s *pooly.Service, arm func()) {
 			pair(s, nil)

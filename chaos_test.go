@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// Hosts come, go, fail, stall and return while callers get, give up, break and release. Nobody may be forgotten:
-// in a bubble, a caller that nothing will ever wake is a deadlock that the test reports. At the end every
-// connection must be accounted for.
+// Hosts come, go, fail, stall and return while callers get, give up, break and release. Nobody may
+// be forgotten: in a bubble, a caller that nothing will ever wake is a deadlock that the test
+// reports. At the end every connection must be accounted for.
 func TestChaosForgetsNobodyAndLosesNothing(t *testing.T) {
 	runs := 100
 	if testing.Short() {
@@ -60,8 +61,8 @@ func chaos(t *testing.T, seed uint64) {
 	var disturbance sync.WaitGroup
 	disturbance.Go(func() {
 		for {
-			// No time.After: where that is over at once, it crashes the race detector of Go 1.26, which lets two threads
-			// run the timers of one bubble as one (golang/go#78156).
+			// No time.After: where that is over at once, it crashes the race detector of Go 1.26,
+			// which lets two threads run the timers of one bubble as one (golang/go#78156).
 			time.Sleep(time.Duration(rng.IntN(5)) * time.Millisecond)
 			select {
 			case <-stop:
@@ -122,11 +123,11 @@ func call(t *testing.T, s *pooly.Service, rng *rand.Rand) {
 	c, err := s.GetConnContext(ctx)
 	if err != nil {
 		var failure *pooly.GetConnError
-		require.ErrorAs(t, err, &failure)
-		require.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, pooly.ErrNoHostAvailable), "%v", err)
+		assert.ErrorAs(t, err, &failure)
+		assert.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, pooly.ErrNoHostAvailable), "%v", err)
 		return
 	}
-	require.False(t, fakeOf(c).isClosed())
+	assert.False(t, fakeOf(c).isClosed())
 	time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
 	switch rng.IntN(6) {
 	case 0:
@@ -136,5 +137,5 @@ func call(t *testing.T, s *pooly.Service, rng *rand.Rand) {
 	case 2:
 		err = fmt.Errorf("try later: %w", errTemporary)
 	}
-	require.NoError(t, c.Release(&err, rng.Float64()))
+	assert.NoError(t, c.Release(&err, rng.Float64()))
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -99,8 +100,8 @@ func TestAfterCloseEveryCallSaysSo(t *testing.T) {
 	})
 }
 
-// A bubble ends only when every goroutine in it has, and it fails if a timer is left that another waits for;
-// what a timer would do later shows in the virtual time after Close.
+// A bubble ends only when every goroutine in it has, and it fails if a timer is left that another
+// waits for; what a timer would do later shows in the virtual time after Close.
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -156,11 +157,11 @@ func TestCloseDuringReleaseLosesNoConnection(t *testing.T) {
 					for {
 						c, err := s.GetConn()
 						if err != nil {
-							require.ErrorIs(t, err, pooly.ErrPoolClosed)
+							assert.ErrorIs(t, err, pooly.ErrPoolClosed)
 							return
 						}
 						err = c.Release(nil, pooly.HostUp)
-						require.True(t, err == nil || errors.Is(err, pooly.ErrPoolClosed), "%v", err)
+						assert.True(t, err == nil || errors.Is(err, pooly.ErrPoolClosed), "%v", err)
 					}
 				}()
 			}

@@ -108,7 +108,8 @@ func TestGreatestDurationsMeanNoLimitForAPoolAlone(t *testing.T) {
 	})
 }
 
-// Whoever configures no logger must hear of a host that is ejected all the same, and of nothing that is no trouble.
+// Whoever configures no logger must hear of a host that is ejected all the same, and of nothing
+// that is no trouble.
 func TestDefaultLoggerTellsOfEjections(t *testing.T) {
 	var log syncBuffer
 	was := slog.Default()

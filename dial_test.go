@@ -70,7 +70,8 @@ func TestHostAtItsOwnLimitOfConnectionsServesItsCallers(t *testing.T) {
 	}
 }
 
-// Each lease that ended well once made the next dials come 10 ms apart again: three dials for each request.
+// Each lease that ended well once made the next dials come 10 ms apart again: three dials for each
+// request.
 func TestServerAtItsOwnLimitIsNotDialledForEachLeaseThatItServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := limited(1)
@@ -102,7 +103,8 @@ func TestServerAtItsOwnLimitIsNotDialledForEachLeaseThatItServes(t *testing.T) {
 	})
 }
 
-// Leases that do not end for longer than FallbackDelay give no hope. The first that does end restores the host.
+// Leases that do not end for longer than FallbackDelay give no hope. The first that does end
+// restores the host.
 func TestLeaseThatEndsWellRestoresAHostWhoseDialsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -132,7 +134,8 @@ func TestLeaseThatEndsWellRestoresAHostWhoseDialsFail(t *testing.T) {
 	})
 }
 
-// A client without file descriptors must not blame its hosts, and needs its idle connections more than ever.
+// A client without file descriptors must not blame its hosts, and needs its idle connections more
+// than ever.
 func TestWantOfDescriptorsTellsNothingOfTheHost(t *testing.T) {
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM,
@@ -214,7 +217,8 @@ func TestWantOfDescriptorsClosesNoIdleConnection(t *testing.T) {
 	})
 }
 
-// Those who wait at a black hole for longest must not be forgotten for the dials of those who came later.
+// Those who wait at a black hole for longest must not be forgotten for the dials of those who came
+// later.
 func TestWaitersOfAPoolAtABlackHoleLearnOfItTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t, pooly.PoolConfig{ConnRetries: 1, DialTimeout: 10 * time.Second})
@@ -248,7 +252,8 @@ func TestWaitersOfAPoolAtABlackHoleLearnOfItTogether(t *testing.T) {
 	})
 }
 
-// What waits for a dial is load, or a strategy that weighs load sends a rush to the host that is slow to connect.
+// What waits for a dial is load, or a strategy that weighs load sends a rush to the host that is
+// slow to connect.
 func TestDialCountsAsLoad(t *testing.T) {
 	for name, strategy := range map[string]func() pooly.Bandit{
 		"P2C":          func() pooly.Bandit { return pooly.NewPowerOfTwo() },
@@ -301,7 +306,8 @@ func TestHostWhoseLeasesFailGivesNoHope(t *testing.T) {
 	})
 }
 
-// Each try has its own DialTimeout. All of them together once had one, and then the driver was blamed.
+// Each try has its own DialTimeout. All of them together once had one, and then the driver was
+// blamed.
 func TestPoolAloneAtABlackHoleTriesAsOftenAsItSaysAndNamesTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t, pooly.PoolConfig{DialTimeout: 10 * time.Second, ConnRetries: 3})

@@ -141,11 +141,15 @@ func TestDialContextReturnsWhatGetConnReturns(t *testing.T) {
 	s.Add(listen(t, echo))
 	require.NoError(t, dial(t, s).Close(), "the other host")
 
-	fake, _ := newService(t, pooly.ServiceConfig{}, "a")
-	_, err = fake.DialContext(t.Context(), "", "")
+	unfit := pooly.NewService("unfit", &pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{Driver: nopDriver{}}, PrespawnConns: -1,
+	})
+	t.Cleanup(func() { _ = unfit.Close() })
+	unfit.Add("a")
+	_, err = unfit.DialContext(t.Context(), "", "")
 	require.ErrorIs(t, err, pooly.ErrInvalidArg)
-	require.ErrorContains(t, err, "fakeConn")
-	require.Zero(t, fake.Stats().Open)
+	require.ErrorContains(t, err, "net.Conns, not <nil>")
+	require.Zero(t, unfit.Stats().Open)
 }
 
 // A client begins with a handshake, which needs a connection that has carried nothing.
@@ -201,7 +205,8 @@ func TestDialContextTakesNoPrespawnedConnection(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// A gRPC server that stops waits for clients that connect and say nothing, and MySQL counts them as errors.
+// A gRPC server that stops waits for clients that connect and say nothing, and MySQL counts them as
+// errors.
 func TestServersOfDialContextHaveNoSilentConnections(t *testing.T) {
 	s := pooly.NewService("silent", nil)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
@@ -223,7 +228,8 @@ func TestServersOfDialContextHaveNoSilentConnections(t *testing.T) {
 	require.EqualValues(t, 3, s.Stats().Dials-s.Stats().Failures, "the one in advance, the caller's and the probe's")
 }
 
-// Servers of MySQL, SMTP or SSH greet whoever connects, which is not a reply that someone left unread.
+// Servers of MySQL, SMTP or SSH greet whoever connects, which is not a reply that someone left
+// unread.
 func TestDialContextToAServerThatSpeaksFirst(t *testing.T) {
 	greeting := func(c net.Conn) {
 		_, _ = io.WriteString(c, "220 ready\n")
@@ -580,7 +586,8 @@ func TestLongPollsThatUsersLeaveEjectNoHost(t *testing.T) {
 	})
 }
 
-// A client that gives up on a host that hangs closes the connection, and that is all there is to see.
+// A client that gives up on a host that hangs closes the connection, and that is all there is to
+// see.
 func TestDialContextEjectsAHostThatClientsGiveUpOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := pooly.NewNetDriver("pipe")
@@ -615,8 +622,8 @@ func TestDialContextEjectsAHostThatClientsGiveUpOn(t *testing.T) {
 	})
 }
 
-// Clients keep their connections while these work, so nearly all that ends has failed. A host that failed everything was
-// therefore like the others, and was never ejected.
+// Clients keep their connections while these work, so nearly all that ends has failed. A host that
+// failed everything was therefore like the others, and was never ejected.
 func TestHostThatFailsEveryRequestOfDialContextIsEjectedBesideHostsThatFailNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var requests atomic.Int32

@@ -183,8 +183,8 @@ func TestDoTellsBothErrorsIfItCannotRunAgain(t *testing.T) {
 	})
 }
 
-// The host that failed has the free connection, since it failed; a host that does work is the full one. A run waits for
-// that as long as FallbackDelay.
+// The host that failed has the free connection, since it failed; a host that does work is the full
+// one. A run waits for that as long as FallbackDelay.
 func TestDoWaitsForAFullHostRatherThanAskOneThatFailed(t *testing.T) {
 	const fallback = 2 * pooly.DefaultFallbackDelay
 	for name, tt := range map[string]struct {
@@ -246,8 +246,8 @@ func TestDoAsksAHostThatFailedRatherThanWaitForABlackHole(t *testing.T) {
 	})
 }
 
-// The other host is one that swallows connection requests, and is ejected: there is nothing to wait for, whether or not a
-// probe of it is under way.
+// The other host is one that swallows connection requests, and is ejected: there is nothing to wait
+// for, whether or not a probe of it is under way.
 func TestDoBesideAnEjectedBlackHoleDoesNotHang(t *testing.T) {
 	for _, after := range []time.Duration{0, 50 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second, 5 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -305,7 +305,8 @@ func TestDoThatWaitsForAHostThatIsEjectedMeanwhileDoesNotHang(t *testing.T) {
 	})
 }
 
-// One in a hundred requests asks for another host, and the only other one is away. No call hangs, and none fails for it.
+// One in a hundred requests asks for another host, and the only other one is away. No call hangs,
+// and none fails for it.
 func TestLoadOfDoWhileTheOtherHostIsAway(t *testing.T) {
 	for name, goAway := range map[string]func(*fakeDriver){
 		"refuses":  func(d *fakeDriver) { d.refuse("b") },
@@ -355,7 +356,8 @@ func TestLoadOfDoWhileTheOtherHostIsAway(t *testing.T) {
 	}
 }
 
-// A call that waits for one host must not keep those behind it from the connections that it does not want.
+// A call that waits for one host must not keep those behind it from the connections that it does
+// not want.
 func TestDoThatWaitsForOneHostLetsOthersHaveTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a", "b")
@@ -379,7 +381,7 @@ func TestDoThatWaitsForOneHostLetsOthersHaveTheRest(t *testing.T) {
 		for range 3 {
 			c := get(t, s)
 			require.Equal(t, "a", c.Address())
-			wg.Go(func() { release(t, get(t, s)) })
+			wg.Go(func() { release(t, getApart(t, s)) })
 			synctest.Wait()
 			release(t, c)
 			synctest.Wait()

@@ -99,7 +99,8 @@ func dialNaming(d *pooly.NetDriver) func(context.Context, string) (*naming, erro
 	}
 }
 
-// eachWrapping runs a test with each wrapping driver, over plain sockets, over TLS, and with timeouts.
+// eachWrapping runs a test with each wrapping driver, over plain sockets, over TLS, and with
+// timeouts.
 func eachWrapping(
 	t *testing.T, serve func(net.Conn), test func(t *testing.T, s *pooly.Service, address string),
 ) {

@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Code that knows net.Error alone must not take an outage for something that passes, nor overload for an outage.
+// Code that knows net.Error alone must not take an outage for something that passes, nor overload
+// for an outage.
 func TestGetConnErrorIsANetError(t *testing.T) {
 	timedOut := []pooly.Attempt{{Address: "a", Err: context.DeadlineExceeded}}
 	for _, tt := range []struct {

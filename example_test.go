@@ -118,7 +118,8 @@ func ExampleService_GetConnContext() {
 	// Output: pooly: service small: context deadline exceeded (1 connections of 1 hosts in use, at most 1 each; 0 callers waiting)
 }
 
-// lineConn is a client for a line-based protocol: a socket and its buffered reader, which must stay together.
+// lineConn is a client for a line-based protocol: a socket and its buffered reader, which must stay
+// together.
 type lineConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -193,8 +194,8 @@ func ExampleAnswered() {
 	// Output: not found 1
 }
 
-// Preferred is a strategy: it sends everything to the first host with a fair score, in alphabetical order, and
-// something to the others when there is none.
+// Preferred is a strategy: it sends everything to the first host with a fair score, in alphabetical
+// order, and something to the others when there is none.
 type Preferred struct{}
 
 func (Preferred) NewPicker(arms []pooly.Arm) pooly.Picker {
@@ -216,8 +217,8 @@ func (p picker) Pick(rng *rand.Rand) int {
 	return p.preferred
 }
 
-// A strategy is a plain function of numbers: what is costly goes to NewPicker, which runs when hosts or scores
-// change, and Pick runs for every call.
+// A strategy is a plain function of numbers: what is costly goes to NewPicker, which runs when
+// hosts or scores change, and Pick runs for every call.
 func ExampleBandit() {
 	strategy := Preferred{}
 	arms := []pooly.Arm{{Address: "c", Score: 1}, {Address: "b", Score: 0.8}, {Address: "a", Score: 0.1}}

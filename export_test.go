@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// SeedService makes a service draw its random numbers from a generator with the given seed. It must be called
-// before the service has hosts.
+// SeedService makes a service draw its random numbers from a generator with the given seed. It must
+// be called before the service has hosts.
 func SeedService(s *Service, seed uint64) {
 	s.rng = rand.New(&lockedSource{source: rand.NewPCG(seed, 0)})
 }
@@ -27,8 +27,8 @@ func (l *lockedSource) Uint64() uint64 {
 // MetricAddress makes an address safe for statsd.
 var MetricAddress = metricAddress
 
-// SetLookupPeriod sets how often services look for their statsd server, and returns a function that sets it back. No
-// service with metrics may be open meanwhile.
+// SetLookupPeriod sets how often services look for their statsd server, and returns a function that
+// sets it back. No service with metrics may be open meanwhile.
 func SetLookupPeriod(d time.Duration) (restore func()) {
 	was := lookupPeriod
 	lookupPeriod = d

@@ -13,9 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Everything that comes from outside may be anything. The seeds run with every go test; .ci/run looks for more.
+// Everything that comes from outside may be anything. The seeds run with every go test; .ci/run
+// looks for more.
 
-// An address is any string: it makes a host, at worst one that cannot be reached, and the others serve.
+// An address is any string: it makes a host, at worst one that cannot be reached, and the others
+// serve.
 func FuzzAddress(f *testing.F) {
 	for _, address := range []string{"", "a", "127.0.0.1:80", "[::1]:80", ":", "a:b:c", "\x00", "%s", "<script>", strings.Repeat("x", 1000)} {
 		f.Add(address)
@@ -62,7 +64,8 @@ func FuzzNetDriverAddress(f *testing.F) {
 	})
 }
 
-// A score is any number. What is none in [0, 1] rates nothing, and the connection comes back all the same.
+// A score is any number. What is none in [0, 1] rates nothing, and the connection comes back all
+// the same.
 func FuzzScore(f *testing.F) {
 	for _, score := range []float64{0, 1, 0.5, -1, 2, math.NaN(), math.Inf(1), math.Inf(-1), math.SmallestNonzeroFloat64, math.Copysign(0, -1)} {
 		f.Add(score, int64(time.Second), int64(time.Millisecond))
@@ -88,8 +91,8 @@ func FuzzScore(f *testing.F) {
 	})
 }
 
-// A configuration that Validate accepts makes a service; one that it does not accept makes NewService panic with the
-// same error.
+// A configuration that Validate accepts makes a service; one that it does not accept makes
+// NewService panic with the same error.
 func FuzzConfig(f *testing.F) {
 	f.Add(0, 0, 0, 0, 0, 0, 0.0, int64(0), int64(0), int64(0), int64(0))
 	f.Add(1, -1, 5, 100, 3, 2, 1.0, int64(1), int64(2), int64(3), int64(4))

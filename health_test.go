@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A lease remembers which restoration it came after. With eight bits for it, one that was out for 256 of them passed for
-// new, and ejected the host.
+// A lease remembers which restoration it came after. With eight bits for it, one that was out for
+// 256 of them passed for new, and ejected the host.
 func TestLeaseFromBeforeManyRestorationsTellsNothingNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{
@@ -32,7 +32,8 @@ func TestLeaseFromBeforeManyRestorationsTellsNothingNew(t *testing.T) {
 	})
 }
 
-// What a host held idle when it was ejected is as suspect as what failed: it may lead to a server that is gone.
+// What a host held idle when it was ejected is as suspect as what failed: it may lead to a server
+// that is gone.
 func TestIdleConnectionsOfAnEjectedHostAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "good", "bad")
@@ -66,7 +67,8 @@ func TestIdleConnectionsOfAnEjectedHostAreClosed(t *testing.T) {
 	})
 }
 
-// A host that failed its requests and then does not even connect is down: the reason that is shown is the latest.
+// A host that failed its requests and then does not even connect is down: the reason that is shown
+// is the latest.
 func TestEjectedHostThatNoLongerConnectsSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "good", "bad")

@@ -176,7 +176,8 @@ func TestStatusAndStatsTellTheConnectionsOfEachHost(t *testing.T) {
 	})
 }
 
-// Every change of hosts makes the view stale; the next call makes one anew, so adding many costs no more each.
+// Every change of hosts makes the view stale; the next call makes one anew, so adding many costs no
+// more each.
 func TestAddAndRemoveOfManyHostsIsLinear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bandit := &countingBandit{Bandit: pooly.NewRoundRobin()}

@@ -103,8 +103,8 @@ type firstArm struct{}
 func (firstArm) NewPicker([]pooly.Arm) pooly.Picker { return firstArm{} }
 func (firstArm) Pick(*rand.Rand) int                { return 0 }
 
-// An op is one thing that happens. Which of the calls, leases, connections and hosts there are it happens to, A and B
-// say; one that has nothing to happen to does nothing.
+// An op is one thing that happens. Which of the calls, leases, connections and hosts there are it
+// happens to, A and B say; one that has nothing to happen to does nothing.
 type op struct {
 	Kind  opKind
 	A, B  int
@@ -240,7 +240,8 @@ var (
 
 	closeDelays = [10]time.Duration{5: 50 * time.Millisecond, 6: 50 * time.Millisecond, 7: 3 * time.Second}
 
-	// scripts say what a function given to Do does in each of its runs; the last turn stands for all further ones.
+	// scripts say what a function given to Do does in each of its runs; the last turn stands for
+	// all further ones.
 	scripts = [10]doScript{
 		{{}},
 		{{}},
@@ -446,8 +447,9 @@ func pick[T any](list []*T, n int) *T {
 	return list[n%len(list)]
 }
 
-// finish proves that all capacity came back: once every lease is released, every caller gone and every host up for as
-// long as a probe may take, every place of every host can be leased at once. Then it closes the service.
+// finish proves that all capacity came back: once every lease is released, every caller gone and
+// every host up for as long as a probe may take, every place of every host can be leased at once.
+// Then it closes the service.
 func (m *model) finish() {
 	m.step++
 	m.begin(nil)

@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What happens to host 0 of ten hosts that take 20 ms. Twenty clients ask, wait, and pause for 5 ms.
+// What happens to host 0 of ten hosts that take 20 ms. Twenty clients ask, wait, and pause for 5
+// ms.
 const (
 	changingHosts = 10
 	changeClients = 20

@@ -34,8 +34,8 @@ type hostsDescription struct {
 	P50 milliseconds `json:"p50"`
 	P99 milliseconds `json:"p99"`
 
-	// So many hosts share their machines with an antagonist. It takes a share of their strength, and
-	// comes and goes: it is away twice as long as it stays.
+	// So many hosts share their machines with an antagonist. It takes a share of their strength,
+	// and comes and goes: it is away twice as long as it stays.
 	Antagonists     int          `json:"antagonists"`
 	AntagonistsTake float64      `json:"antagonistsTake"`
 	AntagonistsStay milliseconds `json:"antagonistsStay"`

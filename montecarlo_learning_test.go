@@ -56,8 +56,8 @@ const (
 	manyTrials = pooly.DefaultMemoizeScoreDuration/10 + time.Millisecond // and here for each tenth
 )
 
-// unchanging is the DecayDuration for hosts that never change. At one trial per score, a shorter one would leave
-// most of its slots without trials, as they are not in a service with traffic.
+// unchanging is the DecayDuration for hosts that never change. At one trial per score, a shorter
+// one would leave most of its slots without trials, as they are not in a service with traffic.
 const unchanging = time.Hour
 
 // bernoulli makes a scenario's trials succeed or fail with the probability that is their mean.
@@ -71,7 +71,8 @@ func bernoulli(s scenario) scenario {
 	return s
 }
 
-// lognormal makes a scenario's trials take a time with the given median for each host, and rates them by it.
+// lognormal makes a scenario's trials take a time with the given median for each host, and rates
+// them by it.
 func lognormal(target time.Duration, median func(host int) time.Duration, s scenario) scenario {
 	const sigma = 0.5
 	means := make([]float64, s.hosts)
@@ -187,8 +188,8 @@ func (o *record) share(from, to float64) float64 {
 
 func (o *record) totalRegret() *sum { return &o.regret[len(o.regret)-1] }
 
-// play runs a scenario once and adds to o. tops are the means of the best host in each trial. It must be called in
-// a bubble.
+// play runs a scenario once and adds to o. tops are the means of the best host in each trial. It
+// must be called in a bubble.
 func (s *scenario) play(t *testing.T, b pooly.Bandit, seed uint64, tops []float64, o *record) {
 	service := simulatedService(b, s.hosts, s.decay, seed)
 	defer service.Close()
@@ -311,7 +312,8 @@ func (s *scenario) check(t *testing.T, r results) {
 	}
 	within(mean, r["round-robin"].overall, 0, "mean reward of round-robin")
 
-	// Whatever learns loses less than what does not, and what explores less loses less once the hosts are known.
+	// Whatever learns loses less than what does not, and what explores less loses less once the
+	// hosts are known.
 	for _, c := range learners {
 		if c.name != "round-robin" {
 			require.Less(t, r[c.name].totalRegret().mean(), r["round-robin"].totalRegret().mean(), "regret of %s", c.name)
@@ -343,7 +345,8 @@ func (s *scenario) check(t *testing.T, r results) {
 				continue // those that weigh load have TestMonteCarloChanges
 			}
 			o := r[c.name]
-			// While the best host is down, the four others are the best. Choosing at random would give them 0.8.
+			// While the best host is down, the four others are the best. Choosing at random would
+			// give them 0.8.
 			require.Greater(t, o.share(returnsAt-0.1, returnsAt), 0.8, "%s stays with the host that is down", c.name)
 			before := o.share(failsAt-0.1, failsAt)
 			require.Greater(t, o.share(0.9, 1), 0.7*before, "%s does not come back", c.name)

@@ -52,7 +52,8 @@ type overloadCase struct {
 	peak   float64 // load meanwhile; 0: no different
 }
 
-// capacity returns how many requests the hosts can do in a second, for a client that uses MaxConns connections at most.
+// capacity returns how many requests the hosts can do in a second, for a client that uses MaxConns
+// connections at most.
 func (c *overloadCase) capacity() float64 {
 	return float64(c.hosts*min(c.slots, c.conns())) / c.work.Seconds()
 }
@@ -87,7 +88,8 @@ var (
 // How long it takes to connect or to learn that a host refuses, and to fail a request at once.
 const overloadRoundTrip = time.Millisecond
 
-// An overloadWorld is the hosts of one run, and their network. It is pooly's driver for them. It must be used in a bubble.
+// An overloadWorld is the hosts of one run, and their network. It is pooly's driver for them. It
+// must be used in a bubble.
 type overloadWorld struct {
 	overloadCase
 	names         []string
@@ -274,7 +276,8 @@ func (o *overloadOutcome) merge(p *overloadOutcome) {
 	o.closed = errors.Join(o.closed, p.closed)
 }
 
-// share returns the share of the good calls that succeeded, of those that came in a part of the time.
+// share returns the share of the good calls that succeeded, of those that came in a part of the
+// time.
 func (o *overloadOutcome) share(from, to time.Duration) float64 {
 	all, good := 0, 0
 	for i := int(from / overloadStep); i < int(to/overloadStep); i++ {
@@ -283,8 +286,8 @@ func (o *overloadOutcome) share(from, to time.Duration) float64 {
 	return float64(good) / float64(max(1, all))
 }
 
-// settle is what hosts and clients are given after each change before anything is measured: one second from the
-// beginning of the trouble on, and two from its end.
+// settle is what hosts and clients are given after each change before anything is measured: one
+// second from the beginning of the trouble on, and two from its end.
 const settle = time.Second
 
 func (o *overloadOutcome) during() float64 { return o.share(o.from+settle, o.to) }
@@ -367,7 +370,8 @@ func (w *overloadWorld) arrivals(seed uint64, start func(came time.Duration, wro
 	}
 }
 
-// simulateOverload runs each client through each case, n times, and returns their outcomes by case and client.
+// simulateOverload runs each client through each case, n times, and returns their outcomes by case
+// and client.
 func simulateOverload(t *testing.T, cases []overloadCase, n int) [][]*overloadOutcome {
 	t.Helper()
 	clients := len(overloadContenders)

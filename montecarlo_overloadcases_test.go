@@ -25,8 +25,8 @@ const (
 	leastNamed      = 0.99 // share of these whose error says that hosts refuse
 )
 
-// In a brown-out all hosts are slow from 4 s to 8 s. MaxConns says where the queue is: in the client if it is no more than
-// the slots of a host, and inside the hosts if it is far more.
+// In a brown-out all hosts are slow from 4 s to 8 s. MaxConns says where the queue is: in the
+// client if it is no more than the slots of a host, and inside the hosts if it is far more.
 var brownOuts = withTimes(4*time.Second, 8*time.Second, 20*time.Second,
 	overloadCase{hosts: 10, slots: 16, work: 80 * time.Millisecond, load: 0.6, slow: 2,
 		deadline: 500 * time.Millisecond},
@@ -80,7 +80,8 @@ func TestMonteCarloOverloadBrownOut(t *testing.T) {
 	}
 }
 
-// TestMonteCarloOverloadFreeze has all hosts stand still for forty seconds: they accept connections and answer nothing.
+// TestMonteCarloOverloadFreeze has all hosts stand still for forty seconds: they accept connections
+// and answer nothing.
 func TestMonteCarloOverloadFreeze(t *testing.T) {
 	cases := withTimes(5*time.Second, 45*time.Second, 60*time.Second,
 		overloadCase{hosts: 5, slots: 4, work: 20 * time.Millisecond, load: 0.7, deadline: 500 * time.Millisecond, frozen: true})
@@ -99,8 +100,8 @@ func TestMonteCarloOverloadFreeze(t *testing.T) {
 	checkFull(t, "freeze", all[0][0])
 }
 
-// TestMonteCarloOverloadMistakes has the callers send as many wrong requests as good ones: each host answers a wrong one by
-// closing the connection.
+// TestMonteCarloOverloadMistakes has the callers send as many wrong requests as good ones: each
+// host answers a wrong one by closing the connection.
 func TestMonteCarloOverloadMistakes(t *testing.T) {
 	cases := withTimes(4*time.Second, 14*time.Second, 20*time.Second,
 		overloadCase{hosts: 10, slots: 4, work: 20 * time.Millisecond, load: 0.33, deadline: 400 * time.Millisecond, wrong: true})
@@ -118,8 +119,8 @@ func TestMonteCarloOverloadMistakes(t *testing.T) {
 	checkAfter(t, "callers' mistakes", o)
 }
 
-// TestMonteCarloOverloadRush has more come than the hosts can do: 110 % for ten seconds of calls that try three times, or
-// ten thousand calls at once.
+// TestMonteCarloOverloadRush has more come than the hosts can do: 110 % for ten seconds of calls
+// that try three times, or ten thousand calls at once.
 func TestMonteCarloOverloadRush(t *testing.T) {
 	peak := overloadCase{name: "110 %, three tries a call; MaxConns 30",
 		hosts: 5, slots: 4, work: 20 * time.Millisecond, load: 0.7,
@@ -180,7 +181,8 @@ func TestMonteCarloOverloadRefusal(t *testing.T) {
 	checkAfter(t, "refusal", o)
 }
 
-// TestMonteCarloOverloadBadHosts has two of three hosts accept connections and fail each request. The third can serve all.
+// TestMonteCarloOverloadBadHosts has two of three hosts accept connections and fail each request.
+// The third can serve all.
 func TestMonteCarloOverloadBadHosts(t *testing.T) {
 	two := overloadCase{hosts: 3, slots: 4, work: 5 * time.Millisecond, load: 0.25, deadline: 500 * time.Millisecond, bad: 2}
 	byLoad := two
@@ -225,7 +227,8 @@ func checkAfter(t *testing.T, scenario string, o *overloadOutcome) {
 	require.NoError(t, o.closed, "%s of %s: Close", scenario, o.name)
 }
 
-// checkFull asserts that no call was told that no host is available: the hosts were up, and all connections in use.
+// checkFull asserts that no call was told that no host is available: the hosts were up, and all
+// connections in use.
 func checkFull(t *testing.T, scenario string, o *overloadOutcome) {
 	t.Helper()
 	require.Zero(t, o.noHost, "%s of %s: errors that say that no host is available, of %d", scenario, o.name, o.failed)

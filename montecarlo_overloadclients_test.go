@@ -13,8 +13,8 @@ import (
 
 // An overloadClient is what a caller of the overload simulations uses to get at the hosts.
 type overloadClient interface {
-	// call runs f with a connection, and after an error closes that and runs f again if the case says so. The error of
-	// f is fatal for its connection.
+	// call runs f with a connection, and after an error closes that and runs f again if the case
+	// says so. The error of f is fatal for its connection.
 	call(ctx context.Context, f func(*overloadConn) error) error
 	close() error
 }
@@ -44,7 +44,8 @@ type poolyClient struct {
 	again bool
 }
 
-// newPoolyClient returns a service for a world. It adds to the config what the case says, and nothing else.
+// newPoolyClient returns a service for a world. It adds to the config what the case says, and
+// nothing else.
 func newPoolyClient(w *overloadWorld, config pooly.ServiceConfig) *poolyClient {
 	config.Driver, config.MaxConns = w, w.maxConns
 	config.Logger = slog.New(slog.DiscardHandler)
@@ -80,8 +81,9 @@ func (p *poolyClient) call(ctx context.Context, f func(*overloadConn) error) err
 
 func (p *poolyClient) close() error { return p.Close() }
 
-// A turnClient stands for what one writes without pooly: a pool for each host, such as jackc/puddle, and a counter that
-// chooses them in turn. Nothing is learnt of a host, and a caller that waits for one pool does not look at the others.
+// A turnClient stands for what one writes without pooly: a pool for each host, such as
+// jackc/puddle, and a counter that chooses them in turn. Nothing is learnt of a host, and a caller
+// that waits for one pool does not look at the others.
 type turnClient struct {
 	pools []*fifoPool
 	tries int

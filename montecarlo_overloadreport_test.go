@@ -21,8 +21,8 @@ type overloadReport struct {
 	drawn []string // the contenders in the figure; nil if there is none
 }
 
-// reportOverload prints what pooly reached, and with -out writes a table and the lines of a figure with a panel for each
-// case.
+// reportOverload prints what pooly reached, and with -out writes a table and the lines of a figure
+// with a panel for each case.
 func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 	t.Helper()
 	head := append([]string{r.of}, r.heads[:len(r.heads)-1]...)
@@ -78,7 +78,8 @@ func overloadLines(name string, o *overloadOutcome) (points []point) {
 	return points
 }
 
-// String says what a case differs in from others of its table, in two parts with a semicolon between.
+// String says what a case differs in from others of its table, in two parts with a semicolon
+// between.
 func (c *overloadCase) String() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%d hosts × %d, %s", c.hosts, c.slots, spaced(c.work))

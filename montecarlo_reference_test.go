@@ -173,8 +173,8 @@ func (w *referenceWorld) record(r *referenceRequest, err error, measured time.Du
 // load returns how many requests are at the host.
 func (h *referenceHost) load() int { return len(h.working) + len(h.line) }
 
-// clairvoyant knows every queue, the size of every request, and where it would fail. It picks the host
-// where the request would end first. What antagonists will do it does not know.
+// clairvoyant knows every queue, the size of every request, and where it would fail. It picks the
+// host where the request would end first. What antagonists will do it does not know.
 type clairvoyant struct{ *referenceWorld }
 
 func (w clairvoyant) dispatch(a *arrival) int {

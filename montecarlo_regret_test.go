@@ -314,8 +314,8 @@ func (s *sampler) choose(rng *rand.Rand) int {
 	})
 }
 
-// gamma draws from a gamma distribution of shape 1 or more: Marsaglia and Tsang, A Simple Method for
-// Generating Gamma Variables, 2000.
+// gamma draws from a gamma distribution of shape 1 or more: Marsaglia and Tsang, A Simple Method
+// for Generating Gamma Variables, 2000.
 func gamma(rng *rand.Rand, shape float64) float64 {
 	d := max(1, shape) - 1./3
 	c := 1 / math.Sqrt(9*d)

@@ -20,9 +20,10 @@ var subsetSizes = []int{5, 20, 100}
 // The fleet of TestMonteCarloSubsets.
 const subsetClients, subsetHosts = 5_000, 5_000
 
-// TestMonteCarloSubsets has 5,000 clients use subsets of 5,000 hosts, and counts for each host how many clients use it.
-// Random subsets of k out of n hosts give each of them a number of clients that is binomial, with the mean k·clients/n
-// and a variance a little below it. Then one host in a hundred goes.
+// TestMonteCarloSubsets has 5,000 clients use subsets of 5,000 hosts, and counts for each host how
+// many clients use it. Random subsets of k out of n hosts give each of them a number of clients
+// that is binomial, with the mean k·clients/n and a variance a little below it. Then one host in a
+// hundred goes.
 func TestMonteCarloSubsets(t *testing.T) {
 	hosts := fleet(subsetHosts)
 	place := make(map[string]int, len(hosts))

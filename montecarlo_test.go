@@ -170,8 +170,8 @@ func inParallel(t *testing.T, n int, run func(t *testing.T, chunk int, seed uint
 	}
 }
 
-// memoryDriver connects at once to hosts in memory, whose addresses are numbers. A connection is its
-// host's number. Every error is fatal, as a time-out is with NetDriver.
+// memoryDriver connects at once to hosts in memory, whose addresses are numbers. A connection is
+// its host's number. Every error is fatal, as a time-out is with NetDriver.
 type memoryDriver struct{}
 
 func (memoryDriver) Dial(_ context.Context, address string) (*pooly.Conn, error) {

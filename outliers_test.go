@@ -61,7 +61,8 @@ func names(n int) (addresses []string) {
 	return addresses
 }
 
-// All hosts become slow for a while. When they are well again, so is the service, and meanwhile it does what they can.
+// All hosts become slow for a while. When they are well again, so is the service, and meanwhile it
+// does what they can.
 func TestBrownOutDoesNotOutliveItsCause(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -186,8 +187,8 @@ func TestHostsThatFailEverythingAreEjectedWhileOthersDoNot(t *testing.T) {
 	}
 }
 
-// In a brown-out leases time out in bursts, here all of one host at once. That is more than five in a row, and tells no
-// more than one.
+// In a brown-out leases time out in bursts, here all of one host at once. That is more than five in
+// a row, and tells no more than one.
 func TestBurstOfTimeoutsInABrownOutEjectsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, names(3)...)
@@ -252,7 +253,8 @@ func TestHostsEjectedForTheirRepliesComeBackWhenTheRestFailsAlike(t *testing.T) 
 	})
 }
 
-// A lease that its caller cancels is no sign that the host serves: it must not undo what failures have shown.
+// A lease that its caller cancels is no sign that the host serves: it must not undo what failures
+// have shown.
 func TestCancelledLeasesDoNotExcuseAHostThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{BanditStrategy: inOrder{"bad", "good"}}, "bad", "good")
@@ -272,7 +274,8 @@ func TestCancelledLeasesDoNotExcuseAHostThatFails(t *testing.T) {
 	})
 }
 
-// After a minute in which all hosts failed alike, a host that goes on failing is compared with what the others do now.
+// After a minute in which all hosts failed alike, a host that goes on failing is compared with what
+// the others do now.
 func TestHostThatGoesOnFailingIsEjectedSoonAfterTheOthersAreWell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, names(3)...)
@@ -297,7 +300,8 @@ func TestHostThatGoesOnFailingIsEjectedSoonAfterTheOthersAreWell(t *testing.T) {
 	})
 }
 
-// Half of the hosts can do the work. Those that were ejected for their replies come back only if there are fewer.
+// Half of the hosts can do the work. Those that were ejected for their replies come back only if
+// there are fewer.
 func TestHostsEjectedForTheirRepliesStayOutWhileHalfOfTheHostsAreUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log syncBuffer

@@ -16,44 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rogueDriver misbehaves in whichever methods are set.
-type rogueDriver struct {
-	pooly.Driver
-	dial         func(ctx context.Context, address string) (*pooly.Conn, error)
-	close        func(*pooly.Conn)
-	testOnBorrow func(*pooly.Conn) error
-	temporary    func(error) bool
-}
-
-func (d *rogueDriver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
-	if d.dial != nil {
-		return d.dial(ctx, address)
-	}
-	return d.Driver.Dial(ctx, address)
-}
-
-func (d *rogueDriver) Close(c *pooly.Conn) {
-	if d.close != nil {
-		d.close(c)
-		return
-	}
-	d.Driver.Close(c)
-}
-
-func (d *rogueDriver) TestOnBorrow(c *pooly.Conn) error {
-	if d.testOnBorrow != nil {
-		return d.testOnBorrow(c)
-	}
-	return d.Driver.TestOnBorrow(c)
-}
-
-func (d *rogueDriver) Temporary(err error) bool {
-	if d.temporary != nil {
-		return d.temporary(err)
-	}
-	return d.Driver.Temporary(err)
-}
-
 func newRogueService(t *testing.T, d *rogueDriver) (*pooly.Service, *fakeDriver, *syncBuffer) {
 	t.Helper()
 	var log syncBuffer

@@ -75,7 +75,8 @@ func TestWaitersAreServedInOrderUntilTheyAreLate(t *testing.T) {
 	}
 }
 
-// In a standing overload the oldest would get their connections one after the other, each too late to use it.
+// In a standing overload the oldest would get their connections one after the other, each too late
+// to use it.
 func TestCallerWhoComesIntoAnOverloadIsServedBeforeTheLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
@@ -109,7 +110,8 @@ func TestWaitersWithoutADeadlineAreNeverLate(t *testing.T) {
 	})
 }
 
-// A call of Do that has less time left than the shortest lease takes could do nothing with a connection.
+// A call of Do that has less time left than the shortest lease takes could do nothing with a
+// connection.
 func TestDoThatIsHopelessTakesNoConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
@@ -156,7 +158,8 @@ func TestDoThatIsHopelessTakesNoConnection(t *testing.T) {
 	})
 }
 
-// What one host takes says nothing of the others. The slow one turned away a caller that the fast one could serve.
+// What one host takes says nothing of the others. The slow one turned away a caller that the fast
+// one could serve.
 func TestSlowHostTurnsNobodyAwayWhomAFastOneCanServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{
@@ -247,7 +250,8 @@ func TestMaxWaitingTurnsFurtherCallersAway(t *testing.T) {
 	})
 }
 
-// 20,000 callers come at once to hosts that are full, and stay full, while the list of hosts changes.
+// 20,000 callers come at once to hosts that are full, and stay full, while the list of hosts
+// changes.
 func TestCrowdAtFullHostsHeedsItsContexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a", "b")
@@ -305,7 +309,8 @@ func TestCancelledWaitersLeaveNothing(t *testing.T) {
 	})
 }
 
-// Most offers may be of hosts that have become full since. The one that has room must be found among them.
+// Most offers may be of hosts that have become full since. The one that has room must be found
+// among them.
 func TestCallerFindsTheOneHostWithRoomAmongManyFullOnes(t *testing.T) {
 	const hosts = 30
 	for free := range hosts {
@@ -347,8 +352,9 @@ func TestCallersWhoFindAFullHostAreSpreadOverTheOthers(t *testing.T) {
 	})
 }
 
-// A caller who leaves a black hole must not wait for a dial while one of the other hosts has an idle connection. There
-// are more hosts than a call asks itself, and once one dials for the caller, the others have nothing but that connection.
+// A caller who leaves a black hole must not wait for a dial while one of the other hosts has an
+// idle connection. There are more hosts than a call asks itself, and once one dials for the caller,
+// the others have nothing but that connection.
 func TestCallerWhoLeavesABlackHoleFindsTheOneIdleConnection(t *testing.T) {
 	const hosts = 30
 	for ready := range hosts {

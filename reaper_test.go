@@ -74,7 +74,8 @@ func TestTestOfIdleConnectionsThatEndsItsGoroutineLosesNoPlace(t *testing.T) {
 	}
 }
 
-// The test of idle connections takes them out of the pool. A Close in the midst of it must find them all.
+// The test of idle connections takes them out of the pool. A Close in the midst of it must find
+// them all.
 func TestCloseDuringTheTestOfIdleConnectionsLeavesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a")
@@ -120,7 +121,8 @@ func TestIdleServiceDoesNothing(t *testing.T) {
 	})
 }
 
-// A connection that was found fit went back into its pool, and the caller who waited for it was not told.
+// A connection that was found fit went back into its pool, and the caller who waited for it was not
+// told.
 func TestCallerWhoWaitsWhileAnIdleConnectionIsTestedGetsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 2}}, "a")
@@ -147,7 +149,8 @@ func TestCallerWhoWaitsWhileAnIdleConnectionIsTestedGetsIt(t *testing.T) {
 	})
 }
 
-// Somebody who looks for a leak by OldestLease must not be shown an idle connection that was tested.
+// Somebody who looks for a leak by OldestLease must not be shown an idle connection that was
+// tested.
 func TestIdleConnectionThatWasTestedIsNoOldLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, "a")
@@ -164,7 +167,8 @@ func TestIdleConnectionThatWasTestedIsNoOldLease(t *testing.T) {
 	})
 }
 
-// Each sweep looks at all pools, so connections that expire one after the other must not cause one each.
+// Each sweep looks at all pools, so connections that expire one after the other must not cause one
+// each.
 func TestConnectionsThatExpireShortlyAfterEachOtherAreClosedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{ConnIdleTimeout: time.Minute}}, "a")
@@ -192,7 +196,8 @@ func TestConnectionsThatExpireShortlyAfterEachOtherAreClosedTogether(t *testing.
 	})
 }
 
-// Connections that expire wake the reaper. It must not test the others each time while nobody uses the service.
+// Connections that expire wake the reaper. It must not test the others each time while nobody uses
+// the service.
 func TestIdleConnectionsAreNotTestedBecauseOthersExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tests atomic.Int32

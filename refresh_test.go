@@ -200,7 +200,8 @@ func (v vandal) NewPicker(arms []pooly.Arm) pooly.Picker {
 	return p
 }
 
-// No release is lost between two refreshes, however they meet: while no slot ends, each counts as one trial.
+// No release is lost between two refreshes, however they meet: while no slot ends, each counts as
+// one trial.
 func TestRefreshLosesNoRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hosts, callers = 40, 8
@@ -322,8 +323,8 @@ func (u *unreliable) NewPicker(arms []pooly.Arm) pooly.Picker {
 	return uniform(len(arms))
 }
 
-// When a host is ejected while the scores are computed, the view with these comes too late, and the one without that
-// host was made before all were known.
+// When a host is ejected while the scores are computed, the view with these comes too late, and the
+// one without that host was made before all were known.
 func TestScoresReachTheStrategyThoughAHostWasEjectedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hosts = 20

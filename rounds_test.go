@@ -145,7 +145,8 @@ func TestFewHostsAreDialledAtOnceWhileAllAreDown(t *testing.T) {
 	})
 }
 
-// Who comes in the pause between two rounds must not wait for one round more than those who were there.
+// Who comes in the pause between two rounds must not wait for one round more than those who were
+// there.
 func TestCallerWhoComesBetweenTwoRoundsFailsAfterTheNextOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
@@ -168,7 +169,8 @@ func TestCallerWhoComesBetweenTwoRoundsFailsAfterTheNextOnes(t *testing.T) {
 	})
 }
 
-// In a round that a host ends by being up, nobody failed. It counted as one of the caller's attempts all the same.
+// In a round that a host ends by being up, nobody failed. It counted as one of the caller's
+// attempts all the same.
 func TestRoundThatAHostEndsByBeingUpIsNoAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{

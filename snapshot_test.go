@@ -103,7 +103,9 @@ func TestStrategyMayLeaseConnectionsAndChangeTheHosts(t *testing.T) {
 				_ = c.Release(nil, pooly.HostUp)
 			}
 			_ = s.Do(context.Background(), func(*pooly.Conn) error { return nil })
-			_, _ = s.DialContext(context.Background(), "", "")
+			if c, err := s.DialContext(context.Background(), "", ""); err == nil {
+				_ = c.Close()
+			}
 		}
 		b.on.Store(true)
 		began := time.Now()

@@ -84,7 +84,8 @@ func TestLeaseThatHadLessTimeThanLeasesTakeTellsNothingOfTheHost(t *testing.T) {
 	}
 }
 
-// After a failover without FIN, each idle connection is a black hole: the first few show that the rest is stale.
+// After a failover without FIN, each idle connection is a black hole: the first few show that the
+// rest is stale.
 func TestStaleIdleConnectionsCostFewRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, "a", "b")

@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Waiters of Do that avoid a host stood before all others there, and each pair at it looked at every one of them.
+// Waiters of Do that avoid a host stood before all others there, and each pair at it looked at
+// every one of them.
 func TestManyWaitersThatAvoidAHostDoNotSlowItDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(newClock(), 0)

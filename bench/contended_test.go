@@ -17,9 +17,10 @@ const (
 	many = 64 // goroutines that want one
 )
 
-// BenchmarkContended has 64 goroutines use 4 connections. Each use gives up the processor once, as one that
-// waits for a reply would; without that two cores never have more than two leases out. Each pool takes turns with
-// puddle, see byTurns. It reports how long calls waited for their connection, besides the time per pair.
+// BenchmarkContended has 64 goroutines use 4 connections. Each use gives up the processor once, as
+// one that waits for a reply would; without that two cores never have more than two leases out.
+// Each pool takes turns with puddle, see byTurns. It reports how long calls waited for their
+// connection, besides the time per pair.
 func BenchmarkContended(b *testing.B) {
 	for _, p := range peers.Pools {
 		b.Run("peer="+p.Name, func(b *testing.B) {
@@ -88,8 +89,8 @@ func contend(b *testing.B, p peers.Peer, waits *[many][uses]time.Duration) {
 	wg.Wait()
 }
 
-// TestFIFO checks what the contended benchmark could otherwise be won with: callers are served in the order in
-// which they came.
+// TestFIFO checks what the contended benchmark could otherwise be won with: callers are served in
+// the order in which they came.
 func TestFIFO(t *testing.T) {
 	s := peers.NewService(1, &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}})
 	defer s.Close()

@@ -7,7 +7,8 @@ import (
 	"github.com/bitly/go-hostpool"
 )
 
-// The code with go-hostpool in docs/GUIDE.md, so that it compiles; docs/guide_test.go sees that it is the same.
+// The code with go-hostpool in docs/GUIDE.md, so that it compiles; docs/guide_test.go sees that it
+// is the same.
 
 var request func(net.Conn) error
 

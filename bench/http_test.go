@@ -17,9 +17,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// BenchmarkHTTP has poolyhttp take turns with http.Transport over the same servers, which run in a process of
-// their own. It reports the medians of a request's time, and of the ratios of time and of allocations of turns
-// that follow one another.
+// BenchmarkHTTP has poolyhttp take turns with http.Transport over the same servers, which run in a
+// process of their own. It reports the medians of a request's time, and of the ratios of time and
+// of allocations of turns that follow one another.
 func BenchmarkHTTP(b *testing.B) {
 	servers, err := web.Start(4)
 	if err != nil {
@@ -50,7 +50,8 @@ const httpTurn = 10 * time.Millisecond
 func httpByTurns(b *testing.B, version int, addresses []string, callers, size int, timeout time.Duration) {
 	var measured [2]struct{ ns, cpu, allocs, bytes []float64 } // of a request, by turns
 	clients := [2]*web.Client{web.NewPooly(version, addresses), web.NewNetHTTP(version, addresses)}
-	// The callers live as long as the benchmark, so that turns do not pay for the growth of their stacks.
+	// The callers live as long as the benchmark, so that turns do not pay for the growth of their
+	// stacks.
 	var wg sync.WaitGroup
 	var current *web.Client
 	var left atomic.Int64

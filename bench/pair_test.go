@@ -20,8 +20,8 @@ const (
 	goroutines = 8  // per core, in parallel mode
 )
 
-// BenchmarkPair is one lease and its end, of a connection that costs nothing, by turns with round-robin over 3 hosts, and
-// those over 10,000 also with the same strategy over 3.
+// BenchmarkPair is one lease and its end, of a connection that costs nothing, by turns with
+// round-robin over 3 hosts, and those over 10,000 also with the same strategy over 3.
 func BenchmarkPair(b *testing.B) {
 	for _, p := range peers.Pools {
 		b.Run(fmt.Sprintf("peer=%s/hosts=1", p.Name), func(b *testing.B) {
@@ -79,8 +79,8 @@ func parallel(b *testing.B, p peers.Peer) {
 	reportCPU(b, cpuTime()-used)
 }
 
-// reportCPU reports the processor time of an operation, on all cores together and with the garbage collector's.
-// Unlike the wall time it hardly depends on what else the machine does.
+// reportCPU reports the processor time of an operation, on all cores together and with the garbage
+// collector's. Unlike the wall time it hardly depends on what else the machine does.
 func reportCPU(b *testing.B, used time.Duration) {
 	b.ReportMetric(float64(used)/float64(b.N), "cpu-ns/op")
 }
@@ -93,8 +93,9 @@ func cpuTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// BenchmarkFloor is what no pool of this shape can do without, so that a ratio can be told from a machine: two
-// uncontended locks, a lease of its own, the clock, a random number, a channel's handover.
+// BenchmarkFloor is what no pool of this shape can do without, so that a ratio can be told from a
+// machine: two uncontended locks, a lease of its own, the clock, a random number, a channel's
+// handover.
 func BenchmarkFloor(b *testing.B) {
 	b.Run("what=mutex", func(b *testing.B) {
 		var mu sync.Mutex
@@ -133,8 +134,8 @@ func BenchmarkFloor(b *testing.B) {
 	})
 }
 
-// floor is the least that a pool over many hosts can do for a pair: lock a host at random, lease its connection, unlock
-// it, and lock it again to give that back and add to a score.
+// floor is the least that a pool over many hosts can do for a pair: lock a host at random, lease
+// its connection, unlock it, and lock it again to give that back and add to a score.
 type floor []*floorHost
 
 // floorHost is as large as pooly's, and has what a pair needs in two cache lines, too.

@@ -13,9 +13,9 @@ import (
 
 const tenThousand = 10_000
 
-// BenchmarkRefresh is the share of one core that a service takes under light traffic (twenty pairs a second), in
-// percent. What 10,000 hosts take more than 3 is the refresh of their scores. It does not count the first second, in
-// which each host gets its memory for the slots of the score.
+// BenchmarkRefresh is the share of one core that a service takes under light traffic (twenty pairs
+// a second), in percent. What 10,000 hosts take more than 3 is the refresh of their scores. It does
+// not count the first second, in which each host gets its memory for the slots of the score.
 func BenchmarkRefresh(b *testing.B) {
 	for _, hosts := range []int{3, tenThousand} {
 		for _, strategy := range peers.Strategies {
@@ -45,8 +45,8 @@ func BenchmarkRefresh(b *testing.B) {
 	})
 }
 
-// share calls step for a second and then for as long as is measured, and reports the processor time that the process used in
-// that.
+// share calls step for a second and then for as long as is measured, and reports the processor time
+// that the process used in that.
 func share(b *testing.B, measured time.Duration, step func()) {
 	for began := time.Now(); time.Since(began) < time.Second; {
 		step()
@@ -60,8 +60,8 @@ func share(b *testing.B, measured time.Duration, step func()) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkAddRemove adds hosts one by one, then removes them one by one. An operation is all of them, and the
-// metrics are for one. The connections come and go in the background.
+// BenchmarkAddRemove adds hosts one by one, then removes them one by one. An operation is all of
+// them, and the metrics are for one. The connections come and go in the background.
 func BenchmarkAddRemove(b *testing.B) {
 	for _, hosts := range []int{100, tenThousand} {
 		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
@@ -89,9 +89,9 @@ func BenchmarkAddRemove(b *testing.B) {
 	}
 }
 
-// BenchmarkFootprint is what a host and an idle connection hold: bytes of heap, goroutines and timers. The
-// connection itself is that of a driver which connects to nothing, so what a socket takes comes on top.
-// Timers are counted only under -test.memprofilerate=1.
+// BenchmarkFootprint is what a host and an idle connection hold: bytes of heap, goroutines and
+// timers. The connection itself is that of a driver which connects to nothing, so what a socket
+// takes comes on top. Timers are counted only under -test.memprofilerate=1.
 func BenchmarkFootprint(b *testing.B) {
 	b.Run("of=host", func(b *testing.B) {
 		footprint(b, tenThousand, 0, func(s peers.Service) {
@@ -171,7 +171,8 @@ func census() counted {
 
 var allocator = regexp.MustCompile(`^runtime\.(mallocgc|newobject)`)
 
-// timers counts the live timers: what package time has made for them, and not what the runtime keeps for having had some.
+// timers counts the live timers: what package time has made for them, and not what the runtime
+// keeps for having had some.
 func timers() (n int64) {
 	records := make([]runtime.MemProfileRecord, 10_000)
 	k, ok := runtime.MemProfile(records, false)

@@ -14,9 +14,10 @@ import (
 	"github.com/cactus/go-statsd-client/v5/statsd"
 )
 
-// BenchmarkMetrics is a pair with metrics off, and on with a statsd server that listens: that of STATSD_ADDR, as set by
-// examples/metrics/stack.sh, else one that only counts packets. unbuffered is a pair with metrics off, and the three
-// timings that metrics take sent at once, each as a packet of its own.
+// BenchmarkMetrics is a pair with metrics off, and on with a statsd server that listens: that of
+// STATSD_ADDR, as set by examples/metrics/stack.sh, else one that only counts packets. unbuffered
+// is a pair with metrics off, and the three timings that metrics take sent at once, each as a
+// packet of its own.
 func BenchmarkMetrics(b *testing.B) {
 	server := startStatsd(b)
 	for _, m := range []struct {
@@ -122,7 +123,8 @@ func (s *statsdServer) begin() {
 	s.lines.Store(0)
 }
 
-// report has the benchmark tell how many packets came, a second and a pair. Those that the kernel dropped are missing.
+// report has the benchmark tell how many packets came, a second and a pair. Those that the kernel
+// dropped are missing.
 func (s *statsdServer) report(b *testing.B) {
 	if packets := float64(s.packets.Load()); packets > 0 && !s.real {
 		b.ReportMetric(packets/b.Elapsed().Seconds(), "packets/s")
@@ -130,8 +132,8 @@ func (s *statsdServer) report(b *testing.B) {
 	}
 }
 
-// BenchmarkChurn is a pair, parallel, while a host is added and another removed a thousand times a second. The
-// peers' sets of hosts cannot change.
+// BenchmarkChurn is a pair, parallel, while a host is added and another removed a thousand times a
+// second. The peers' sets of hosts cannot change.
 func BenchmarkChurn(b *testing.B) {
 	for _, hosts := range []int{3, 100, 10_000} {
 		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {

@@ -13,9 +13,9 @@ import (
 	"github.com/3XX0/pooly/bench/peers"
 )
 
-// BenchmarkTCP is the round trip of one byte to an echo server over the loopback: through a bare connection,
-// and through pools that lease it for each round trip. Of these only pooly looks at the socket before it hands
-// it out.
+// BenchmarkTCP is the round trip of one byte to an echo server over the loopback: through a bare
+// connection, and through pools that lease it for each round trip. Of these only pooly looks at the
+// socket before it hands it out.
 func BenchmarkTCP(b *testing.B) {
 	address := echoServer(b)
 	dial := func(ctx context.Context) (net.Conn, error) {
@@ -40,9 +40,10 @@ func BenchmarkTCP(b *testing.B) {
 	})
 }
 
-// BenchmarkTCPOverhead takes turns between a bare connection; one that is looked at before each round trip, with a single
-// system call, which is the least that a look can cost; puddle with the same look, which is the least that a pool with
-// one can cost; and pooly. So all see the same noise. It reports the median of each.
+// BenchmarkTCPOverhead takes turns between a bare connection; one that is looked at before each
+// round trip, with a single system call, which is the least that a look can cost; puddle with the
+// same look, which is the least that a pool with one can cost; and pooly. So all see the same
+// noise. It reports the median of each.
 func BenchmarkTCPOverhead(b *testing.B) {
 	address := echoServer(b)
 	s := netService(b, address)

@@ -18,8 +18,9 @@ import (
 //
 // Garbage collections fall into few of the turns, and the median leaves them out, for all pools alike.
 
-// turnOf returns how long a turn takes over so many hosts: long enough to pick each of them a few times, so that what the
-// processor has in its caches is from that turn, and for 16 goroutines to start.
+// turnOf returns how long a turn takes over so many hosts: long enough to pick each of them a few
+// times, so that what the processor has in its caches is from that turn, and for 16 goroutines to
+// start.
 func turnOf(hosts int) time.Duration {
 	return max(2*time.Millisecond, time.Duration(hosts)*2*time.Microsecond)
 }
@@ -46,8 +47,8 @@ type contestant struct {
 	ns    []float64 // of a pair, by turns
 }
 
-// byTurns measures p against yardsticks that are used in the same way. It reports the median time of a pair, for each
-// yardstick that of its own and the ratio, and what p allocates for a pair.
+// byTurns measures p against yardsticks that are used in the same way. It reports the median time
+// of a pair, for each yardstick that of its own and the ratio, and what p allocates for a pair.
 func byTurns(b *testing.B, p peers.Peer, run runner, turn time.Duration, yardsticks ...yardstick) {
 	contestants := []contestant{{peer: p}}
 	for _, y := range yardsticks {
@@ -86,8 +87,8 @@ func reportAllocations(b *testing.B, pairs int, use func()) {
 	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(pairs), "B/op")
 }
 
-// warmUp is long enough for each of 10,000 hosts to have served several leases: the first of one takes microseconds, since it
-// gets its memory.
+// warmUp is long enough for each of 10,000 hosts to have served several leases: the first of one
+// takes microseconds, since it gets its memory.
 const warmUp = 100 * time.Millisecond
 
 // calibrate returns how many pairs take a turn, after the warm-up.

@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -367,7 +368,7 @@ func TestHandlerWhileServicesWorkAndClose(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range 50 {
-			require.Equal(t, http.StatusOK, ask(h, "GET", "/", "").Code)
+			assert.Equal(t, http.StatusOK, ask(h, "GET", "/", "").Code)
 		}
 	}()
 	for range 500 {

@@ -231,7 +231,7 @@ var goBlock = regexp.MustCompile("(?s)(<!-- not compiled[^\n]*-->\n)?```go\n(.*?
 // What the guide shows is what was compiled.
 func TestTheGuidesCodeCompiles(t *testing.T) {
 	requireCompiled(t, "GUIDE.md", 7, "guide_test.go", "../bench/guide_test.go",
-		"../examples/clients/postgres/main.go")
+		"../examples/clients/postgres/main.go", "../poolytest/example_test.go")
 }
 
 func TestTheReadmesCodeCompiles(t *testing.T) {

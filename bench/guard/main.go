@@ -150,8 +150,8 @@ func (l samples) pairs() {
 	}
 }
 
-// contended has 64 goroutines use 4 connections, on one processor, where they take turns in the same way each
-// time.
+// contended has 64 goroutines use 4 connections, on one processor, where they take turns in the
+// same way each time.
 func (l samples) contended() {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	subjects := map[string]peers.Peer{
@@ -203,8 +203,9 @@ func (l samples) addRemove() {
 	}
 }
 
-// refresh measures what a service of many hosts with little traffic takes more than one of few, which is what their scores
-// take. They are measured by turns: what a process takes to wake up so often differs more from minute to minute.
+// refresh measures what a service of many hosts with little traffic takes more than one of few,
+// which is what their scores take. They are measured by turns: what a process takes to wake up so
+// often differs more from minute to minute.
 func (l samples) refresh() {
 	const measured = time.Second // in which a slot ends
 	share := func(s peers.Service) float64 {
@@ -231,8 +232,8 @@ func (l samples) refresh() {
 	}
 }
 
-// http measures requests through poolyhttp and through http.Transport to the same servers, by turns. The servers
-// have a process of their own, whose time does not count.
+// http measures requests through poolyhttp and through http.Transport to the same servers, by
+// turns. The servers have a process of their own, whose time does not count.
 func (l samples) http() {
 	servers, err := web.Start(4)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// bareChannel is the least that can hand out connections: a buffered channel that holds them all. It does
-// nothing else, and is the lower bound.
+// bareChannel is the least that can hand out connections: a buffered channel that holds them all.
+// It does nothing else, and is the lower bound.
 type bareChannel chan net.Conn
 
 // NewBareChannel returns a buffered channel of connections, all dialled at once.
@@ -39,10 +39,10 @@ func (p bareChannel) Close() {
 
 var errClosed = errors.New("pool is closed")
 
-// ChannelPool is the pool that most Go programs have had at some time, from a library or copied: a buffered
-// channel behind a read-write mutex, that hands out the connection in a wrapper whose Close gives it back. When
-// no connection is idle it dials another, so it has no limit; the one here waits instead, so that it can be
-// compared under contention.
+// ChannelPool is the pool that most Go programs have had at some time, from a library or copied: a
+// buffered channel behind a read-write mutex, that hands out the connection in a wrapper whose
+// Close gives it back. When no connection is idle it dials another, so it has no limit; the one
+// here waits instead, so that it can be compared under contention.
 type ChannelPool struct {
 	mu    sync.RWMutex // guards conns, which Close sets to nil
 	conns chan net.Conn

@@ -19,8 +19,8 @@ import (
 
 // Peer is a pool, or for go-hostpool a choice of hosts, that is ready for use.
 type Peer interface {
-	// Pair leases a connection and gives it back, in the way that the library's documentation shows. If use is not
-	// nil, it is called in between.
+	// Pair leases a connection and gives it back, in the way that the library's documentation
+	// shows. If use is not nil, it is called in between.
 	Pair(use func(net.Conn)) error
 
 	// Close gives up everything.
@@ -116,8 +116,8 @@ func (d Driver) Temporary(error) bool { return false }
 // Service is a pooly.Service as a Peer.
 type Service struct{ *pooly.Service }
 
-// NewService returns a service with n hosts, each with a connection. A config without a driver gets one that
-// costs nothing.
+// NewService returns a service with n hosts, each with a connection. A config without a driver gets
+// one that costs nothing.
 func NewService(n int, config *pooly.ServiceConfig) Service {
 	if config.Driver == nil {
 		config.Driver = Driver{Nothing}

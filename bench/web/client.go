@@ -1,5 +1,5 @@
-// Package web puts poolyhttp and http.Transport behind one interface, so that a benchmark sends the same
-// requests through each to the same servers.
+// Package web puts poolyhttp and http.Transport behind one interface, so that a benchmark sends the
+// same requests through each to the same servers.
 package web
 
 import (
@@ -24,7 +24,8 @@ type Client struct {
 	close    func()
 }
 
-// NewNetHTTP returns a client with an http.Transport, which keeps as many connections as there are callers.
+// NewNetHTTP returns a client with an http.Transport, which keeps as many connections as there are
+// callers.
 func NewNetHTTP(version int, addresses []string) *Client {
 	t := transport(version)
 	t.MaxIdleConnsPerHost = 1000

@@ -15,7 +15,8 @@ import (
 // serveVariable is set in the environment of the process that serves.
 const serveVariable = "POOLY_BENCH_WEB_SERVERS"
 
-// Servers are web servers in a process of their own, so that their work is not counted as the client's.
+// Servers are web servers in a process of their own, so that their work is not counted as the
+// client's.
 type Servers struct {
 	Addresses []string
 	command   *exec.Cmd

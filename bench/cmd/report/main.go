@@ -109,7 +109,8 @@ func brief(table []byte) []byte {
 	return b.Bytes()
 }
 
-// cutMarked returns what lies between the markers, and what comes before and after, with the markers.
+// cutMarked returns what lies between the markers, and what comes before and after, with the
+// markers.
 func cutMarked(text []byte, begin, end string) (marked, before, after []byte, err error) {
 	i, j := bytes.Index(text, []byte(begin)), bytes.Index(text, []byte(end))
 	if i < 0 || j < i {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/perf/benchmath"
 )
 
-// results are the measurements of all passes: by benchmark, without Benchmark and the suffix for the number of
-// processors, and by unit.
+// results are the measurements of all passes: by benchmark, without Benchmark and the suffix for
+// the number of processors, and by unit.
 type results struct {
 	values map[string]map[string][]float64
 	cpu    string
@@ -66,11 +66,13 @@ func (r *results) ns(name string) float64 { return r.median(name, "ns/op") }
 // ratio is the median of how many times that of round-robin over 3 hosts a pair takes.
 func (r *results) ratio(name string) float64 { return r.median(name, "x-roundrobin") }
 
-// nsByRatio returns the time of a pair as the ratio times the median that round-robin over 3 hosts took in all of the run.
-// Each benchmark has a slow or a fast moment of the machine; so all have the same.
+// nsByRatio returns the time of a pair as the ratio times the median that round-robin over 3 hosts
+// took in all of the run. Each benchmark has a slow or a fast moment of the machine; so all have
+// the same.
 func (r *results) nsByRatio(name string) float64 { return r.ratio(name) * r.yardstick(name) }
 
-// yardstick is the median time of a pair of round-robin over 3 hosts, in the mode of the given benchmark.
+// yardstick is the median time of a pair of round-robin over 3 hosts, in the mode of the given
+// benchmark.
 func (r *results) yardstick(name string) float64 {
 	_, mode, _ := strings.Cut(name, "/mode=")
 	var all []float64

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -166,24 +165,6 @@ func TestEjectionIsLoggedOncePerChange(t *testing.T) {
 	})
 }
 
-// syncBuffer is a log that goroutines share.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // eject ends leases of a host with fatal errors until it is ejected.
 func eject(t *testing.T, s *pooly.Service, address string) (fatal int) {
 	t.Helper()
@@ -227,7 +208,8 @@ func TestHostThatFailsEveryRequestIsEjected(t *testing.T) {
 	})
 }
 
-// A host that connects and fails requests again and again costs one request for each ejection, and these become rare.
+// A host that connects and fails requests again and again costs one request for each ejection, and
+// these become rare.
 func TestHostOnProbationIsEjectedByOneFailureForTwiceAsLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{}, "good", "bad")
@@ -394,7 +376,7 @@ func TestOnlyAProbeRestoresAHostEjectedForItsReplies(t *testing.T) {
 		}
 		d.slow("bad", 200*time.Millisecond)
 		served := make(chan *pooly.Conn)
-		go func() { served <- get(t, s) }()
+		go func() { served <- getApart(t, s) }()
 		synctest.Wait()
 		for _, c := range leases {
 			require.NoError(t, c.Release(errFatal, pooly.HostUp))
@@ -461,7 +443,7 @@ func TestRestoredHostIsNotStormed(t *testing.T) {
 		done := make(chan time.Duration)
 		for range pooly.DefaultMaxConns {
 			go func() {
-				c := get(t, s)
+				c := getApart(t, s)
 				done <- time.Since(began)
 				time.Sleep(time.Second)
 				release(t, c)
@@ -475,8 +457,8 @@ func TestRestoredHostIsNotStormed(t *testing.T) {
 	})
 }
 
-// What a lease of a removed host ends with must not be counted against those that are left: with one too few of these,
-// nobody told callers that the last had gone, and they waited forever.
+// What a lease of a removed host ends with must not be counted against those that are left: with
+// one too few of these, nobody told callers that the last had gone, and they waited forever.
 func TestFatalReleaseOnARemovedHostLeavesNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, pooly.ServiceConfig{

@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// regretOfSwitching returns how much is lost per 1,000 trials, against the best host in every trial. Nine of ten hosts
-// succeed with probability 0.8, one with 0.9, and another one is the best after each 3,000 trials.
+// regretOfSwitching returns how much is lost per 1,000 trials, against the best host in every
+// trial. Nine of ten hosts succeed with probability 0.8, one with 0.9, and another one is the best
+// after each 3,000 trials.
 func regretOfSwitching(t *testing.T, b pooly.Bandit, step time.Duration, switches int, seed uint64) (lost float64) {
 	const hosts, phase = 10, 3000
 	synctest.Test(t, func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// model is what must be true of a service, by what was done to it. Everything in it is guarded by mu while a step is
-// under way, and belongs to play between two steps.
+// model is what must be true of a service, by what was done to it. Everything in it is guarded by
+// mu while a step is under way, and belongs to play between two steps.
 type model struct {
 	plan    plan
 	service *pooly.Service
@@ -159,7 +159,8 @@ func (c *modelCall) end(step int, err error) {
 	c.done, c.doneStep, c.doneAt, c.err = true, step, time.Now(), err
 }
 
-// busy reports whether a call of Do runs its function, or may wait for the driver to close the connection that it had.
+// busy reports whether a call of Do runs its function, or may wait for the driver to close the
+// connection that it had.
 func (c *modelCall) busy() bool {
 	return c.inside || c.closes() && c.conn.holdsPlace()
 }
@@ -288,8 +289,8 @@ func (m *model) alive() (list []*modelConn) {
 	return list
 }
 
-// touch takes note of a change at a host: whether it answers at once and has room. A dial that takes long, or that is
-// not over by its own fault, makes that uncertain.
+// touch takes note of a change at a host: whether it answers at once and has room. A dial that
+// takes long, or that is not over by its own fault, makes that uncertain.
 func (m *model) touch(h *modelHost) {
 	now := time.Now()
 	occupied := 0
@@ -318,8 +319,8 @@ func (m *model) touch(h *modelHost) {
 	h.good = good
 }
 
-// goodFor returns for how long a host has answered at once, had room and not failed. Where a limit may be below MaxConns,
-// there may have been no room for a lease until the last one ended.
+// goodFor returns for how long a host has answered at once, had room and not failed. Where a limit
+// may be below MaxConns, there may have been no room for a lease until the last one ended.
 func (m *model) goodFor(h *modelHost) time.Duration {
 	if !h.good {
 		return 0
@@ -502,8 +503,8 @@ func (m *model) leased(c *modelCall, value any, address string) *modelConn {
 	return mc
 }
 
-// unlease takes note that a lease ends. fatal says that its connection must be closed, and failed that something is said
-// against the host. It requires m.mu.
+// unlease takes note that a lease ends. fatal says that its connection must be closed, and failed
+// that something is said against the host. It requires m.mu.
 func (m *model) unlease(c *modelConn, fatal, failed bool) {
 	c.leased, c.idleStep, c.idleSince = false, m.step, time.Now()
 	if c.cut {
@@ -695,7 +696,8 @@ func (d *modelDriver) Close(handle *pooly.Conn) {
 	m.touch(c.of)
 }
 
-// mayClose reports whether there is a reason to close a connection: its own, or one of its host or service.
+// mayClose reports whether there is a reason to close a connection: its own, or one of its host or
+// service.
 func (m *model) mayClose(c *modelConn) bool {
 	p := m.plan
 	return c.dead || c.condemned || c.late || // its own

@@ -36,10 +36,12 @@ var crowds = []struct {
 	{"never two at once", 1, 5 * time.Millisecond},
 }
 
-// blind are the strategies that look at no score: a host that fails keeps its share, unless it is ejected.
+// blind are the strategies that look at no score: a host that fails keeps its share, unless it is
+// ejected.
 var blind = []string{"RoundRobin"}
 
-// weighLoad are the strategies that weigh load: a host that fails fast has none, so it could attract traffic.
+// weighLoad are the strategies that weigh load: a host that fails fast has none, so it could
+// attract traffic.
 var weighLoad = []string{"PowerOfTwo", "PeakEWMA", "LeastLatency", "HotCold"}
 
 // Ten hosts take 20 ms. After a while one begins to fail in 0.5 ms, and later it is well again.
@@ -107,7 +109,8 @@ func TestAHostThatFailsAFifthGetsLess(t *testing.T) {
 	}
 }
 
-// All of ten hosts fail 2 % of their requests. Those that weigh load spread the traffic as if none did.
+// All of ten hosts fail 2 % of their requests. Those that weigh load spread the traffic as if none
+// did.
 func TestFailuresThatAllHostsShareChangeNothing(t *testing.T) {
 	for _, s := range strategies {
 		if !slices.Contains(weighLoad, s.name) {

@@ -257,29 +257,18 @@ func TestHasKnowsHostsThatAreRegistered(t *testing.T) {
 	})
 }
 
-// probed notes which dials are probes.
-type probed struct {
-	*fakeDriver
-	probes chan bool
-}
-
-func (d probed) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
-	d.probes <- pooly.IsProbe(ctx)
-	return d.fakeDriver.Dial(ctx, address)
-}
-
 func TestDriversLearnThatADialIsAProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := probed{newFakeDriver(), make(chan bool, 9)}
+		d, fake, probes := notingProbes()
 		s := pooly.NewService("t", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: d}, PrespawnConns: -1})
 		s.Add("a")
-		d.refuse("a")
+		fake.refuse("a")
 		_, err := s.GetConn()
 		require.Error(t, err)
-		require.False(t, <-d.probes)
-		d.accept("a")
+		require.False(t, <-probes)
+		fake.accept("a")
 		time.Sleep(time.Second)
-		require.True(t, <-d.probes)
+		require.True(t, <-probes)
 		require.NoError(t, s.Close())
 	})
 }

@@ -19,7 +19,8 @@ func quietService(t *testing.T, addresses ...string) *Service {
 	return s
 }
 
-// A host that is ejected at the moment in which it is removed would count twice as one that is not up, for ever.
+// A host that is ejected at the moment in which it is removed would count twice as one that is not
+// up, for ever.
 func TestHostThatIsRemovedIsNotUpOnce(t *testing.T) {
 	for range 1000 {
 		s := quietService(t, "a", "b", "c")

@@ -73,16 +73,16 @@ func TestTryLeaseDialsEjectedHostsIfNoneIsUp(t *testing.T) {
 
 func TestTryLeaseTellsTheDriverThatItDialsAnEjectedHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := probed{newFakeDriver(), make(chan bool, 9)}
+		d, fake, probes := notingProbes()
 		config := pooly.ServiceConfig{PrespawnConns: -1, PoolConfig: pooly.PoolConfig{Driver: d}}
 		s := pooly.NewService("test", &config)
 		s.Add("a")
-		d.refuse("a")
+		fake.refuse("a")
 		_, err := s.TryLease(t.Context())
 		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
-		require.False(t, <-d.probes)
-		require.True(t, <-d.probes)
-		require.Empty(t, d.probes, "one dial of each kind is enough")
+		require.False(t, <-probes)
+		require.True(t, <-probes)
+		require.Empty(t, probes, "one dial of each kind is enough")
 		require.NoError(t, s.Close())
 	})
 }
@@ -126,8 +126,7 @@ func TestTryLeaseBeginsNoDialAfterItsContext(t *testing.T) {
 func TestTryLeaseWorksBesideDialContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{}, "a")
-		_, err := s.DialContext(t.Context(), "", "")
-		require.Error(t, err, "the fake connections are no net.Conn")
+		require.NoError(t, dial(t, s).Close())
 		dials := d.host("a").dials
 		require.NoError(t, tryLease(t, s).End())
 		require.Equal(t, dials+1, d.host("a").dials)

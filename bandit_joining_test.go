@@ -11,8 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lockedIn are the strategies that may keep to the hosts they know while others are as good: those by which the best host
-// gets nearly all, and HotCold, which expects a host that had few leases at once to become slow with more.
+// lockedIn are the strategies that may keep to the hosts they know while others are as good: those
+// by which the best host gets nearly all, and HotCold, which expects a host that had few leases at
+// once to become slow with more.
 var lockedIn = []string{"Thompson", "UCB", "HotCold"}
 
 // Nine hosts take 20 ms, and a tenth one joins.

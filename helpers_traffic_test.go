@@ -11,16 +11,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// reply is how a host answers a request: how long that takes, and how the caller releases the lease.
+// reply is how a host answers a request: how long that takes, and how the caller releases the
+// lease.
 type reply struct {
 	took  time.Duration
 	err   error
 	score float64
 }
 
-// traffic has clients use a service in virtual time, and counts who gets the requests. Clients ask, wait for the answer,
-// and ask again after a pause. All happens in one goroutine and with seeded random numbers, so it is repeatable. It must
-// be used in a bubble.
+// traffic has clients use a service in virtual time, and counts who gets the requests. Clients ask,
+// wait for the answer, and ask again after a pause. All happens in one goroutine and with seeded
+// random numbers, so it is repeatable. It must be used in a bubble.
 type traffic struct {
 	t       *testing.T
 	service *pooly.Service
@@ -126,8 +127,8 @@ func (w *traffic) share(host int, from, to time.Duration) float64 {
 	return float64(own) / float64(max(1, all))
 }
 
-// reaches returns how long after from a host first has at least the given share of the requests of a second. It returns
-// the time until to if it never has.
+// reaches returns how long after from a host first has at least the given share of the requests of
+// a second. It returns the time until to if it never has.
 func (w *traffic) reaches(host int, share float64, from, to time.Duration) time.Duration {
 	for at := from; at+time.Second <= to; at += tenth {
 		if w.share(host, at, at+time.Second) >= share {

@@ -122,8 +122,8 @@ func TestThompsonPicksByProbabilityOfBeingBest(t *testing.T) {
 	}
 }
 
-// drawBeta draws from Beta(a, b) with a, b >= 1, by way of two gamma variates (Marsaglia and Tsang, ACM Trans. Math.
-// Softw. 26(3), 2000).
+// drawBeta draws from Beta(a, b) with a, b >= 1, by way of two gamma variates (Marsaglia and Tsang,
+// ACM Trans. Math. Softw. 26(3), 2000).
 func drawBeta(rng *rand.Rand, a, b float64) float64 {
 	gamma := func(shape float64) float64 {
 		d := shape - 1.0/3

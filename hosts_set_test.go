@@ -37,6 +37,7 @@ func TestSetHostsIsInEffectWhenItReturnsAndKeepsPoolsOfHostsThatStay(t *testing.
 		require.Equal(t, []string{"a", "b"}, inUse(s))
 		require.Zero(t, time.Since(began))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		held := get(t, s)
 		stays, goes := held.Address(), "b"
 		if stays == "b" {
@@ -142,7 +143,7 @@ func TestCallersAfterAChangeShareOneRebuild(t *testing.T) {
 		s.Add("c")
 		var wg sync.WaitGroup
 		for range 100 {
-			wg.Go(func() { release(t, get(t, s)) })
+			wg.Go(func() { release(t, getApart(t, s)) })
 		}
 		wg.Wait()
 		require.EqualValues(t, 1, slow.made.Load())

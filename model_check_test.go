@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// check says what must hold once everything that a step set off has happened, and nothing moves but with time.
+// check says what must hold once everything that a step set off has happened, and nothing moves but
+// with time.
 func (m *model) check() {
 	synctest.Wait()
 	stats := m.service.Stats()
@@ -152,8 +153,9 @@ func (m *model) changed(kinds ...opKind) bool {
 	return slices.ContainsFunc(m.batch, func(o op) bool { return slices.Contains(kinds, o.Kind) })
 }
 
-// checkMostRecent holds if calls that found idle connections got the ones most recently used: none that stayed idle was
-// used later. The reaper's tests, which begin after a second, may change the order.
+// checkMostRecent holds if calls that found idle connections got the ones most recently used: none
+// that stayed idle was used later. The reaper's tests, which begin after a second, may change the
+// order.
 func (m *model) checkMostRecent() {
 	for _, g := range m.granted {
 		if g.idleStep >= m.step || time.Since(m.born) >= time.Second || g.conn.of.churned || m.plan.MaxHosts > 0 {
@@ -169,8 +171,8 @@ func (m *model) checkMostRecent() {
 	m.granted = nil
 }
 
-// checkOther holds if Do runs its function again on a host that the call has not used, where one has a connection idle.
-// Only where nothing else happens it can be said which.
+// checkOther holds if Do runs its function again on a host that the call has not used, where one
+// has a connection idle. Only where nothing else happens it can be said which.
 func (m *model) checkOther(c *modelCall, got *modelConn) {
 	if c.runs < 2 {
 		return
@@ -257,7 +259,8 @@ func (m *model) checkReleases() {
 	}
 }
 
-// checkConns holds if what should be closed is being closed. That nothing else is, Close of the driver sees.
+// checkConns holds if what should be closed is being closed. That nothing else is, Close of the
+// driver sees.
 func (m *model) checkConns() {
 	for _, c := range m.conns {
 		switch {
@@ -324,7 +327,8 @@ func (m *model) doing1() bool {
 	return slices.ContainsFunc(m.calls, func(c *modelCall) bool { return c.kind == opDo && !c.done })
 }
 
-// checkHosts holds if the hosts in use are those that should be, and none is ejected without a failure.
+// checkHosts holds if the hosts in use are those that should be, and none is ejected without a
+// failure.
 func (m *model) checkHosts(stats pooly.ServiceStats, in pooly.Inside) {
 	if stats.Registered != len(m.want) {
 		m.failf("%d hosts are registered, not %d", stats.Registered, len(m.want))
@@ -366,7 +370,8 @@ func (m *model) nothingWasLeased(address string) bool {
 	return h != nil && h.Conns == 0 && h.Dialing == 0 && !m.raced
 }
 
-// checkLiveness holds if nobody waits for longer than is promised. The bounds are explained in docs/MODEL.md.
+// checkLiveness holds if nobody waits for longer than is promised. The bounds are explained in
+// docs/MODEL.md.
 func (m *model) checkLiveness(in pooly.Inside, pending []*modelCall) {
 	const (
 		pause    = pooly.DefaultRetryDelay
@@ -423,8 +428,9 @@ func (m *model) checkLiveness(in pooly.Inside, pending []*modelCall) {
 	}
 }
 
-// checkDials holds if no more dials began than callers waited. It can be said of steps in which no time passes and no
-// dial fails. Of several hosts, another may begin one at the moment when a dial ends that is about to serve the caller.
+// checkDials holds if no more dials began than callers waited. It can be said of steps in which no
+// time passes and no dial fails. Of several hosts, another may begin one at the moment when a dial
+// ends that is about to serve the caller.
 func (m *model) checkDials(in pooly.Inside) {
 	if m.upset || in.Up == 0 || m.inside.Up != in.Up ||
 		m.changed(opSleep, opAdd, opRemove, opSet, opClose, opSettle, opKill, opMode) || len(m.batch) == 0 {
@@ -534,7 +540,8 @@ func (m *model) checkEnd() {
 	}
 }
 
-// coverage counts what the sequences got to see, so that the model does not hold for want of anything to judge.
+// coverage counts what the sequences got to see, so that the model does not hold for want of
+// anything to judge.
 type coverage struct {
 	mu        sync.Mutex
 	sequences int

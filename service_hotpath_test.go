@@ -56,7 +56,8 @@ var benchStrategies = []struct {
 	{"SoftMax", func() Bandit { return NewSoftMax(0.1) }},
 }
 
-// Whoever adds a field to host, Pool or conn may push another out of the lines that every call touches.
+// Whoever adds a field to host, Pool or conn may push another out of the lines that every call
+// touches.
 func TestWhatAPairTouchesTakesFewCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("the layout is made for 64 bits")
@@ -112,8 +113,8 @@ func BenchmarkPoolsAtRandom(b *testing.B) {
 	}
 }
 
-// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect: of all, and of all when no cache has
-// them, as after 100 ms of other work.
+// BenchmarkRefresh computes the scores of 10,000 hosts and puts them in effect: of all, and of all
+// when no cache has them, as after 100 ms of other work.
 func BenchmarkRefresh(b *testing.B) {
 	other := make([]byte, 64<<20) // more than the caches hold
 	for _, strategy := range benchStrategies {
@@ -159,7 +160,8 @@ func BenchmarkNewPicker(b *testing.B) {
 	}
 }
 
-// A refresh that comes between an ejection and the rebuild that it asks for must not bring the host back.
+// A refresh that comes between an ejection and the rebuild that it asks for must not bring the host
+// back.
 func TestRefreshAfterAnEjectionLeavesTheHostOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewService("ejection", &ServiceConfig{PoolConfig: PoolConfig{Driver: stubDriver{}}, PrespawnConns: -1})
@@ -186,7 +188,8 @@ func (b gatedBandit) NewPicker(arms []Arm) Picker {
 	return NewRoundRobin().NewPicker(arms)
 }
 
-// A snapshot that is being built when a host is ejected has that host. It must not be all that the ejection gets.
+// A snapshot that is being built when a host is ejected has that host. It must not be all that the
+// ejection gets.
 func TestEjectionDuringABuildAsksForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
@@ -279,7 +282,8 @@ func TestLastLeaseOfAConnectionThatEndsWellClosesIt(t *testing.T) {
 	})
 }
 
-// Or all leases that follow on one that was timed, with metrics at a low rate, would end in the longer way.
+// Or all leases that follow on one that was timed, with metrics at a low rate, would end in the
+// longer way.
 func TestWhenALeaseBeganIsForgottenAsItEnds(t *testing.T) {
 	p := NewPool("a", &PoolConfig{Driver: stubDriver{}})
 	defer p.Close()

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// BenchmarkLeastOf is the choice of the strategies that weigh load. Compare by turns: -count and the median.
+// BenchmarkLeastOf is the choice of the strategies that weigh load. Compare by turns: -count and
+// the median.
 func BenchmarkLeastOf(b *testing.B) {
 	for _, hosts := range []int{3, 16, 10_000} {
 		figures := make([]hostFigures, hosts)

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// Inside is what a service looks like from the inside while nothing moves. The model compares it with what it did.
+// Inside is what a service looks like from the inside while nothing moves. The model compares it
+// with what it did.
 type Inside struct {
 	Fault  string // the first invariant that does not hold
 	Queued int    // callers in the queue
@@ -14,7 +15,8 @@ type Inside struct {
 	Hosts  map[string]*InsideHost
 }
 
-// InsideHost sums up the pools of an address: the one in use, and those of former registrations that have connections.
+// InsideHost sums up the pools of an address: the one in use, and those of former registrations
+// that have connections.
 type InsideHost struct {
 	InUse   bool // the host is in use now
 	Ejected bool
