@@ -52,8 +52,9 @@ type conn struct {
 	*http.ClientConn
 	driver  *Driver
 	address string
-	shared  bool     // HTTP/2
-	socket  net.Conn // for httptrace; without TLS; nil if it is unknown
+	shared  bool         // HTTP/2
+	share   *pooly.Share // nil with HTTP/1
+	socket  net.Conn     // for httptrace; without TLS; nil if it is unknown
 
 	places  int          // guarded by driver.mu; how many of its Conns are open
 	streams atomic.Int64 // how many requests the server allows at once, as of the last dial
@@ -170,12 +171,12 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 		d.leave(address)
 		return nil, err
 	}
-	return pooly.NewConn(c), nil
+	return c, nil
 }
 
 // dial connects to a host, or shares its HTTP/2 connection. The host's dials take turns unless it
 // is known to speak HTTP/1, since each could serve all others.
-func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, error) {
+func (d *Driver) dial(ctx context.Context, h *host, address string) (*pooly.Conn, error) {
 	if d.sharing.Load() && !d.speaksPlain(h) && !pooly.IsProbe(ctx) {
 		select {
 		case h.turn <- struct{}{}:
@@ -204,11 +205,13 @@ func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, erro
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h.plain = !c.shared
-	if c.shared {
-		h.newest = c
-		d.sharing.Store(true)
+	if !c.shared {
+		return pooly.NewConn(c), nil
 	}
-	return c, nil
+	c.share = pooly.NewShare(c)
+	h.newest = c
+	d.sharing.Store(true)
+	return c.share.Conn(), nil
 }
 
 // dialHTTP1 connects to a host for a request that HTTP/2 cannot carry.
@@ -248,11 +251,11 @@ func (d *Driver) speaksPlain(h *host) bool {
 }
 
 // share returns a host's connection once more, nil if none can serve one more request.
-func (d *Driver) share(h *host) *conn {
+func (d *Driver) share(h *host) *pooly.Conn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := h.newest
-	if c == nil || c.silent.Load() || c.Err() != nil {
+	if c == nil || c.share.Over() || c.silent.Load() || c.Err() != nil {
 		return nil
 	}
 	available := c.Available() // 0 also after GOAWAY
@@ -262,7 +265,7 @@ func (d *Driver) share(h *host) *conn {
 	}
 	c.streams.Store(int64(streams))
 	c.places++
-	return c
+	return c.share.Conn()
 }
 
 // stopSharingIdle has no further lease share an HTTP/2 connection that serves no request.
