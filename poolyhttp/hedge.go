@@ -32,7 +32,7 @@ const (
 	hedgeQuantile = 0.95
 	hedgeStep     = 0.1 // of the estimate's logarithm
 
-	hedgeWaste = 0.005 // of the work, by copies that lose
+	hedgeWaste = 0.003 // of the work, by copies that lose
 	winEarns   = 10    // mean requests
 	mostCredit = 50    // mean requests, also of debt
 )

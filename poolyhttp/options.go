@@ -32,15 +32,17 @@ type Options struct {
 	// at once. The service's budget of retries is charged, too. There is no second copy while calls
 	// wait for a connection, after timeouts while the limit below MaxConns is in force, or while
 	// all hosts fail alike.
-	// A copy that takes longer than two mean requests counts as more than one.
+	//
+	// Copies must help. One that loses is charged as much work as its request took: 0.3 % of all
+	// work may be wasted so. One that wins earns ten mean requests more. So next to no copies are
+	// sent of requests that take long by their nature, where a copy takes long too.
 	//
 	// A copy that loses costs nothing over HTTP/2 but its stream. Over HTTP/1 it costs its
 	// connection. If it took longer than Hedge, its host is rated: Score gets an Exchange.Err that
 	// wraps context.Canceled. That does not count against the host's health, whatever the score.
 	//
-	// The latencies of all requests go together. If some requests take much longer than others by
-	// their nature, use two transports, which may share the service. Hedging such requests does harm
-	// at high load.
+	// All requests share one percentile and one budget. If some requests take much longer than
+	// others by their nature, use two transports, which may share the service.
 	//
 	// This is the hedged request of Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.
 	Hedge time.Duration

@@ -251,31 +251,6 @@ func infoOf(l *pooly.Conn) (info httptrace.GotConnInfo) {
 	return info
 }
 
-// check returns why a request cannot be sent to the service, whatever its state.
-func (t *Transport) check(req *http.Request) error {
-	switch {
-	case req.URL == nil:
-		return errors.New("http: nil Request.URL") // as http.Transport says it
-	case req.Header == nil:
-		return errors.New("http: nil Request.Header")
-	case req.URL.Host == "":
-		return errors.New("http: no Host in request URL")
-	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
-		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
-	case !t.owns(req.URL):
-		return fmt.Errorf("%w %s: %q; see Options.Hosts and Options.Fallback",
-			ErrForeignHost, t.service.Name(), req.URL.Host)
-	case req.URL.Scheme != t.driver.scheme:
-		return fmt.Errorf("%w: service %s speaks %s, and the URL says %q",
-			ErrScheme, t.service.Name(), t.driver.scheme, req.URL.Scheme)
-	}
-	return nil
-}
-
-func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
-}
-
 // owns reports whether a URL belongs to the service.
 func (t *Transport) owns(u *url.URL) bool {
 	if t.hosts[u.Host] || t.service.Has(u.Host) {
