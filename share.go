@@ -21,7 +21,7 @@ import (
 type Share struct {
 	value    any
 	born     time.Time             // immutable
-	shorter  float64               // immutable; the part of its lifetime that it lacks, see MaxConnLifetime
+	shorter  float64               // immutable; this part of its lifetime is cut off
 	over     atomic.Bool           // it gets no new leases
 	replaces atomic.Pointer[Share] // the one before; nil if there is none, or once that is over
 

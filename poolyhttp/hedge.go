@@ -102,9 +102,9 @@ func (h *hedge) take() bool {
 // settle records what a second copy was good for. copied is how long the copy took, and whole how
 // long the request took.
 //
-// If hosts cause delays, copies win often and soon, so they earn more than others waste. If requests
-// are long by their nature, a copy takes as long as the request did, whether it is cancelled or not:
-// a server may finish what it has begun. Such copies lose, and next to none are sent.
+// If hosts cause delays, many copies win, and soon. They earn more than the others waste. If
+// requests are long by their nature, copies lose, and next to none are sent. A copy that loses is
+// charged in full although it is cancelled: a server may finish what it has begun.
 func (h *hedge) settle(won bool, copied, whole time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
