@@ -6,16 +6,17 @@ import (
 	"time"
 )
 
-// Share is an open connection that serves many leases at once, such as one of HTTP/2. It is for
-// drivers whose Dial returns a share of an open connection: each time a Conn of its own, from the
-// method Conn. NewSharedDriver and package poolyhttp are examples.
+// Share is an open connection that serves many leases at once, such as an HTTP/2 connection. It is
+// for drivers whose Dial often opens no connection, but returns one more Conn of an open one.
+// NewSharedDriver and package poolyhttp are examples.
 //
 // A Share is over in these cases:
-//   - It is older than MaxConnLifetime, also while it is leased all the time.
-//   - One of its Conns was closed after its lease, because of a fatal error or CloseOnRelease.
+//   - It is older than MaxConnLifetime, even if it was never without a lease.
+//   - The lease of one of its Conns ended with a fatal error, or after CloseOnRelease.
 //
-// Then its idle Conns are closed, and its leased ones when their leases end. The driver closes the
-// connection itself with the last of them. Dial must then open another connection.
+// pooly then closes its idle Conns at once, and its leased Conns when their leases end. The driver
+// should close the connection with the last Conn. pooly may notice the age only when Dial returns
+// one more Conn of the Share: it closes that Conn and dials again.
 //
 // Its methods may be called concurrently.
 type Share struct {
@@ -29,8 +30,8 @@ type Share struct {
 	places  int    // NewSharedDriver's; guarded by its mutex; Conns that are not closed
 }
 
-// NewShare returns a Share of a connection that was just opened. Conn.Interface returns value for
-// all its Conns.
+// NewShare returns a Share for a connection that Dial has just opened. Conn.Interface of each of its
+// Conns returns value.
 func NewShare(value any) *Share {
 	return &Share{value: value, born: time.Now(), shorter: lifetimeJitter * rand.Float64()}
 }
