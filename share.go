@@ -30,8 +30,8 @@ type Share struct {
 	places  int    // NewSharedDriver's; guarded by its mutex; Conns that are not closed
 }
 
-// NewShare returns a Share for a connection that Dial has just opened. Conn.Interface of each of its
-// Conns returns value.
+// NewShare returns a Share for a connection that Dial has just opened. Conn.Interface returns value
+// for each of its Conns.
 func NewShare(value any) *Share {
 	return &Share{value: value, born: time.Now(), shorter: lifetimeJitter * rand.Float64()}
 }
