@@ -87,21 +87,20 @@ func (p *Pool) destroy(c *conn) {
 	p.freePlace()
 }
 
-// endShare is called before a connection is closed that shares a client. If the client has failed or
-// is too old, its other connections are closed too: idle ones now, leased ones when their leases
-// end.
+// endShare is called before a connection is closed that has a share. If the share is over or too
+// old, its other connections are closed too: idle ones now, leased ones when their leases end.
 func (p *Pool) endShare(c *conn) {
 	p.mu.Lock()
-	if !c.retired && (c.spent || c.share.over.Load() || c.outlived(p.clock.now())) {
+	if !c.retired && (c.spent || c.share.Over() || c.outlived(p.clock.now())) {
 		p.endShareLocked(c.share)
 		p.settleLocked()
 	}
 	p.unlock()
 }
 
-// endShareLocked makes the leases of a shared client the last ones, and closes its idle connections
-// in the background.
-func (p *Pool) endShareLocked(s *share) {
+// endShareLocked makes the leases of a share the last ones, and closes its idle connections in the
+// background.
+func (p *Pool) endShareLocked(s *Share) {
 	s.over.Store(true)
 	for _, c := range p.conns {
 		if c.share == s {

@@ -222,7 +222,8 @@ type PoolConfig struct {
 	// Each connection's lifetime is shortened by up to a tenth at random, so that connections that
 	// were dialled together are not replaced together. Expiring connections also spread traffic
 	// that keeps many connections busy: their places go to new ones, at hosts that have been
-	// restored too. For connections of DialContext, see Outdated.
+	// restored too. A connection that many leases use at once, such as one of HTTP/2, gets no new
+	// leases after its lifetime (see Share). For connections of DialContext, see Outdated.
 	MaxConnLifetime time.Duration
 
 	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it. A

@@ -43,11 +43,11 @@ type conn struct {
 	cut     bool              // guarded by pool.mu; Close has closed it under its lease
 	spent   bool              // guarded by pool.mu; its lease is its last
 	sampled bool              // set by the lease; Release sends its duration to statsd
-	retired bool              // guarded by pool.mu; the client that it shares is ended, see endShareLocked
+	retired bool              // guarded by pool.mu; its share is over, see endShareLocked
 	outside bool              // immutable once adopted; it is of DialContext
 
 	live      *liveness // NetDriver's, nil for other drivers
-	share     *share    // NewSharedDriver's, nil for other drivers
+	share     *Share    // immutable; nil if the connection serves one lease at a time
 	value     any
 	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool

@@ -3,7 +3,6 @@ package pooly
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 )
 
@@ -182,7 +181,10 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	c.index = len(p.conns)
 	p.conns = append(p.conns, c)
 	if c.share != nil {
-		c.spent = c.share.over.Load()
+		if c.outlived(p.clock.now()) { // so the next dial opens a new connection
+			p.endShareLocked(c.share)
+		}
+		c.spent = c.share.Over()
 		if old := c.share.replaces.Swap(nil); old != nil {
 			p.endShareLocked(old)
 		}
@@ -291,8 +293,7 @@ func (p *Pool) connect(ctx context.Context) (*conn, error) {
 	c := handle.conn
 	c.pool = p
 	if lifetime := p.config.MaxConnLifetime; lifetime > 0 {
-		jitter := time.Duration(lifetimeJitter * rand.Float64() * float64(lifetime))
-		c.expires = later(p.clock.now(), lifetime-jitter)
+		c.expires = c.ends(lifetime, p.clock.now())
 	}
 	return c, nil
 }

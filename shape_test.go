@@ -30,7 +30,7 @@ type layer struct {
 var layers = []layer{
 	{"words: what a connection, a driver and a configuration are, and plain mechanisms", []string{
 		"doc.go", "clock.go", "lock.go", "lock_yield.go", "errors.go", "stats.go", "config.go", "score.go",
-		"conn.go", "driver.go", "netdriver.go", "driverof.go", "shared.go",
+		"conn.go", "driver.go", "netdriver.go", "driverof.go", "share.go", "shared.go",
 		"liveness.go", "timeoutconn.go",
 		"idle.go", "limiter.go", "loadcurve.go", "budget.go", "tasks.go", "hostmetrics.go",
 	}},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 )
 
 // NewSharedDriver returns a driver for clients that serve many callers at once over one connection:
@@ -56,16 +55,8 @@ type sharedDriver[T any] struct {
 }
 
 type sharedClient[T any] struct {
-	*share
+	*Share
 	value T
-}
-
-// share is what connections of a pool have in common, if they are places at one client.
-type share struct {
-	address  string                // immutable
-	places   int                   // guarded by the driver's mutex; Conns that are not closed
-	over     atomic.Bool           // the client gets no new leases
-	replaces atomic.Pointer[share] // the client before; nil if there is none, or once it is ended
 }
 
 // sharedDial is one dial in flight, whose result all callers get.
@@ -103,9 +94,8 @@ func (d *sharedDriver[T]) Dial(ctx context.Context, address string) (*Conn, erro
 func (d *sharedDriver[T]) join(address string) (place *Conn, dial *sharedDial, mine bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if client, ok := d.clients[address]; ok && !client.over.Load() {
-		client.places++
-		return client.place(), nil, false
+	if client, ok := d.clients[address]; ok && !client.Over() {
+		return client.placeLocked(), nil, false
 	}
 	if dial = d.dials[address]; dial != nil {
 		return nil, dial, false
@@ -138,21 +128,21 @@ func (d *sharedDriver[T]) connect(ctx context.Context, address string) (*Conn, e
 	if err != nil {
 		return nil, err
 	}
-	client := sharedClient[T]{&share{address: address, places: 1}, value}
+	client := sharedClient[T]{NewShare(value), value}
+	client.address = address
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if old := d.clients[address].share; old != nil {
+	if old := d.clients[address].Share; old != nil {
 		old.over.Store(true)
 		client.replaces.Store(old)
 	}
 	d.clients[address] = client
-	return client.place(), nil
+	return client.placeLocked(), nil
 }
 
-func (c sharedClient[T]) place() *Conn {
-	place := NewConn(c.value)
-	place.conn.share = c.share
-	return place
+func (c sharedClient[T]) placeLocked() *Conn {
+	c.places++
+	return c.Conn()
 }
 
 func (d *sharedDriver[T]) Close(c *Conn) {
@@ -162,14 +152,14 @@ func (d *sharedDriver[T]) Close(c *Conn) {
 }
 
 // leave gives up a place. It reports whether it was the client's last.
-func (d *sharedDriver[T]) leave(s *share) (last bool) {
+func (d *sharedDriver[T]) leave(s *Share) (last bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.places--
 	if s.places > 0 {
 		return false
 	}
-	if d.clients[s.address].share == s {
+	if d.clients[s.address].Share == s {
 		delete(d.clients, s.address)
 	}
 	return true
@@ -178,7 +168,7 @@ func (d *sharedDriver[T]) leave(s *share) (last bool) {
 var errReplaced = errors.New("the shared client was replaced")
 
 func (d *sharedDriver[T]) TestOnBorrow(c *Conn) error {
-	if c.conn.share.over.Load() {
+	if c.conn.share.Over() {
 		return errReplaced
 	}
 	if d.funcs.Test == nil {

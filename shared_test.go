@@ -333,3 +333,28 @@ func TestNewSharedDriverNeedsDial(t *testing.T) {
 		pooly.NewSharedDriver(pooly.DriverFuncs[net.Conn]{})
 	})
 }
+
+// Its leases are never as old as the client: each ends soon after the next one has begun.
+func TestSharedClientIsReplacedAfterMaxConnLifetimeThoughItsLeasesAreYoung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n := newSharedService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConnLifetime: time.Minute, ConnIdleTimeout: time.Second},
+		}, "a")
+		lease := get(t, s)
+		old := sharedOf(lease)
+		for range 10 {
+			time.Sleep(5 * time.Second)
+			next := get(t, s)
+			require.Same(t, old, sharedOf(next))
+			release(t, lease)
+			lease = next
+		}
+		time.Sleep(10 * time.Second)
+		require.NotSame(t, old, sharedOf(get(t, s)))
+		require.EqualValues(t, 2, n.dials.Load())
+		require.Zero(t, old.closed.Load(), "the old client was closed under a lease")
+		release(t, lease)
+		synctest.Wait()
+		require.EqualValues(t, 1, old.closed.Load())
+	})
+}

@@ -1,5 +1,5 @@
-// Package poolyhttp balances HTTP requests over the hosts of a pooly.Service: each request, over
-// HTTP/1 and HTTP/2.
+// Package poolyhttp sends HTTP requests to the hosts of a pooly.Service. The service's strategy
+// picks a host for each request, over HTTP/1 and HTTP/2.
 //
 //	s := pooly.NewService("api", &pooly.ServiceConfig{
 //		PoolConfig: pooly.PoolConfig{Driver: poolyhttp.NewDriver("http", nil)},
@@ -8,5 +8,6 @@
 //	client := &http.Client{Transport: poolyhttp.NewTransport(s, nil), Timeout: time.Second}
 //	resp, err := client.Get("http://api/path")
 //
-// Everything else is as with http.Transport. docs/GUIDE.md in the repository tells what differs.
+// Otherwise a Transport works like an http.Transport. docs/GUIDE.md in the repository lists the
+// differences.
 package poolyhttp

@@ -17,12 +17,16 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// Driver is the pooly.Driver for NewTransport, which alone can use its connections.
+// Driver is the pooly.Driver for NewTransport. Only a Transport can use its connections. Its
+// methods may be called concurrently.
 //
-// An HTTP/2 connection serves many requests at once, but a lease only one. So Dial returns one
-// HTTP/2 connection as often as the server allows streams, each time as a new Conn. The connection
-// is closed when the last of these Conns is closed. With HTTP/2, MaxConns bounds the requests in
-// flight per host, and Stats counts these Conns, not sockets.
+// An HTTP/2 connection serves many requests at once, and a lease is for one request. So Dial
+// returns an open HTTP/2 connection again, as a new Conn, up to the number of streams that the
+// server allows. The connection is closed when the last of these Conns is closed. With HTTP/2,
+// MaxConns bounds the requests in flight per host, and Stats counts these Conns, not sockets.
+//
+// An HTTP/2 connection that is older than MaxConnLifetime gets no new requests. It is closed when
+// the requests on it have ended.
 type Driver struct {
 	scheme    string
 	transport *http.Transport
@@ -52,8 +56,9 @@ type conn struct {
 	*http.ClientConn
 	driver  *Driver
 	address string
-	shared  bool     // HTTP/2
-	socket  net.Conn // for httptrace; without TLS; nil if it is unknown
+	shared  bool         // HTTP/2
+	share   *pooly.Share // nil with HTTP/1
+	socket  net.Conn     // for httptrace; without TLS; nil if it is unknown
 
 	places  int          // guarded by driver.mu; how many of its Conns are open
 	streams atomic.Int64 // how many requests the server allows at once, as of the last dial
@@ -64,23 +69,24 @@ type conn struct {
 	idleAt  atomic.Int64 // when it was dialled, or its last lease ended, since driver.epoch
 }
 
-// DefaultMaxConns is the MaxConns of a service with a Driver whose configuration leaves it 0.
+// DefaultMaxConns is the MaxConns of a service with a Driver if the configuration leaves it 0.
 //
-// net/http has no limit by default, so this one only stops a flood. While requests time out, the
+// net/http has no limit by default, so this limit only stops a flood. While requests time out, the
 // service finds a lower limit by itself (see pooly.PoolConfig.MaxConns).
 const DefaultMaxConns = 10_000
 
-// NewDriver returns a driver for hosts that speak HTTP. scheme is "http" or "https"; anything else
-// panics. The transport says how to connect: its DialContext, TLSClientConfig, Protocols, timeouts
-// and so on are used. It is copied. nil means one like http.DefaultTransport, without a proxy.
+// NewDriver returns a driver for hosts that speak HTTP. scheme must be "http" or "https", or
+// NewDriver panics. The driver connects with a copy of the transport: its DialContext,
+// TLSClientConfig, Protocols, timeouts and so on. A nil transport stands for a copy of
+// http.DefaultTransport without its proxy.
 //
 // These fields have no effect: MaxConnsPerHost, MaxIdleConns and a positive MaxIdleConnsPerHost.
-// pooly.PoolConfig.MaxConns bounds connections instead. HTTP/2 is that of net/http, also if another
-// one was registered with the transport.
+// pooly.PoolConfig.MaxConns bounds connections instead. The driver uses net/http's own HTTP/2, even
+// if golang.org/x/net/http2 has configured the transport.
 //
-// If hosts are added by addresses that their certificates do not name, set
+// If you add hosts by addresses that their certificates do not name, set
 // TLSClientConfig.ServerName. If requests over HTTP/2 have no deadline, set HTTP2.SendPingTimeout:
-// otherwise a connection that died silently is found out only when a request times out.
+// otherwise nothing finds a connection that has died silently.
 func NewDriver(scheme string, transport *http.Transport) *Driver {
 	if scheme != "http" && scheme != "https" {
 		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https",
@@ -170,12 +176,12 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 		d.leave(address)
 		return nil, err
 	}
-	return pooly.NewConn(c), nil
+	return c, nil
 }
 
 // dial connects to a host, or shares its HTTP/2 connection. The host's dials take turns unless it
 // is known to speak HTTP/1, since each could serve all others.
-func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, error) {
+func (d *Driver) dial(ctx context.Context, h *host, address string) (*pooly.Conn, error) {
 	if d.sharing.Load() && !d.speaksPlain(h) && !pooly.IsProbe(ctx) {
 		select {
 		case h.turn <- struct{}{}:
@@ -204,11 +210,13 @@ func (d *Driver) dial(ctx context.Context, h *host, address string) (*conn, erro
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h.plain = !c.shared
-	if c.shared {
-		h.newest = c
-		d.sharing.Store(true)
+	if !c.shared {
+		return pooly.NewConn(c), nil
 	}
-	return c, nil
+	c.share = pooly.NewShare(c)
+	h.newest = c
+	d.sharing.Store(true)
+	return c.share.Conn(), nil
 }
 
 // dialHTTP1 connects to a host for a request that HTTP/2 cannot carry.
@@ -248,11 +256,11 @@ func (d *Driver) speaksPlain(h *host) bool {
 }
 
 // share returns a host's connection once more, nil if none can serve one more request.
-func (d *Driver) share(h *host) *conn {
+func (d *Driver) share(h *host) *pooly.Conn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := h.newest
-	if c == nil || c.silent.Load() || c.Err() != nil {
+	if c == nil || c.share.Over() || c.silent.Load() || c.Err() != nil {
 		return nil
 	}
 	available := c.Available() // 0 also after GOAWAY
@@ -262,7 +270,7 @@ func (d *Driver) share(h *host) *conn {
 	}
 	c.streams.Store(int64(streams))
 	c.places++
-	return c
+	return c.share.Conn()
 }
 
 // stopSharingIdle has no further lease share an HTTP/2 connection that serves no request.

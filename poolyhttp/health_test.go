@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/3XX0/pooly"
@@ -388,4 +389,61 @@ func TestACompressedAnswerKeepsItsConnection(t *testing.T) {
 		require.Len(t, body, 100_000)
 	}
 	require.EqualValues(t, 1, s.Stats().Dials)
+}
+
+// A request that lasts keeps its connection, and later requests get a new one.
+func TestOldHTTP2ConnectionsAreReplacedWhileRequestsShareThem(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			time.Sleep(time.Hour)
+		}
+	}
+	config := pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{MaxConnLifetime: 10 * time.Minute, ConnIdleTimeout: time.Second},
+	}
+	inPipes(t, true, config, poolyhttp.Options{}, map[string]http.HandlerFunc{"a": handler},
+		func(t *testing.T, p *pipes, client *http.Client, s *pooly.Service) {
+			long := make(chan error, 1)
+			ask := func(path string) error {
+				_, _, err := fetch(client, "GET", "http://web"+path, nil)
+				return err
+			}
+			go func() { long <- ask("/long") }()
+			synctest.Wait()
+			for range 530 { // less than nine minutes, the shortest lifetime
+				time.Sleep(time.Second)
+				require.NoError(t, ask("/"))
+			}
+			require.EqualValues(t, 1, p.hosts["a"].dials.Load())
+			time.Sleep(71 * time.Second)
+			require.NoError(t, ask("/"))
+			require.EqualValues(t, 2, p.hosts["a"].dials.Load())
+			require.NoError(t, <-long, "the old connection was closed under a request")
+			require.Zero(t, s.Stats().InUse)
+		})
+}
+
+func TestOldHTTP2ConnectionsAreReplacedOverTLSAndSockets(t *testing.T) {
+	begun, ends := make(chan struct{}), make(chan struct{})
+	address, d, accepted := http2(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			close(begun)
+			<-ends
+		}
+	})
+	client, _ := webService(t, d, pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{MaxConnLifetime: 300 * ms},
+	}, address)
+	long := make(chan error, 1)
+	go func() {
+		_, _, err := fetch(client, "GET", "https://web/long", nil)
+		long <- err
+	}()
+	<-begun
+	for accepted.Load() < 3 {
+		_, _, err := fetch(client, "GET", "https://web/", nil)
+		require.NoError(t, err)
+	}
+	close(ends)
+	require.NoError(t, <-long, "the old connection was closed under a request")
 }

@@ -16,20 +16,25 @@ type hedge struct {
 	fixed    time.Duration // 0: at the 95th percentile
 	estimate atomic.Int64  // of that percentile; 0: nothing is known
 	mean     atomic.Int64  // of the latencies, of about the last hedgeMemory
+	learnt   atomic.Int64  // latencies
 	requests atomic.Uint64 // that might have been hedged
 
-	mu     sync.Mutex // guards the fields below; taken only when a second copy is due
+	mu     sync.Mutex // guards the fields below; taken only when a second copy is due or ends
 	seen   uint64     // requests that were deposited
-	tokens float64    // second copies that may be sent; negative after expensive ones
+	tokens float64    // second copies that may be sent
+	credit float64    // work that copies may waste, in mean requests; see settle
 }
 
 const (
 	hedgeShare    = 0.05 // of the requests have a second copy
 	hedgesAtOnce  = 10
 	hedgeMemory   = 128
-	mostOfCopy    = 100 // tokens
 	hedgeQuantile = 0.95
 	hedgeStep     = 0.1 // of the estimate's logarithm
+
+	hedgeWaste = 0.003 // of the work, by copies that lose
+	winEarns   = 10    // mean requests
+	mostCredit = 50    // mean requests, also of debt
 )
 
 // These move the estimate up after a request that took longer, and down after another. At the
@@ -40,7 +45,7 @@ var (
 )
 
 func newHedge(delay time.Duration) *hedge {
-	return &hedge{fixed: max(0, delay), tokens: hedgesAtOnce}
+	return &hedge{fixed: max(0, delay), tokens: hedgesAtOnce, credit: mostCredit}
 }
 
 // fits reports whether a request may have a second copy, if its body can be sent again.
@@ -65,10 +70,7 @@ func (h *hedge) delay() time.Duration {
 // same time does no harm.
 func (h *hedge) learn(elapsed time.Duration, good bool) {
 	mean := h.mean.Load()
-	if mean == 0 {
-		mean = int64(elapsed)
-	}
-	h.mean.Store(mean + (int64(elapsed)-mean)/hedgeMemory)
+	h.mean.Store(mean + (int64(elapsed)-mean)/min(h.learnt.Add(1), hedgeMemory))
 	estimate := time.Duration(h.estimate.Load())
 	switch {
 	case h.fixed > 0:
@@ -86,25 +88,35 @@ func (h *hedge) take() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	requests := h.requests.Load()
-	h.tokens = min(hedgesAtOnce, h.tokens+hedgeShare*float64(requests-h.seen))
+	more := float64(requests - h.seen)
 	h.seen = requests
-	if h.tokens < 1 {
+	h.tokens = min(hedgesAtOnce, h.tokens+hedgeShare*more)
+	h.credit = min(mostCredit, h.credit+hedgeWaste*more)
+	if h.tokens < 1 || h.credit <= 0 {
 		return false
 	}
 	h.tokens--
 	return true
 }
 
-// charge withdraws what a second copy has cost more than two mean requests, for which take has paid.
-// So copies are 10 % of the work at most. If requests are slow because they are much work, copies of
-// the slowest 5 % could be half of all work.
-func (h *hedge) charge(elapsed time.Duration) {
+// settle records what a second copy was good for. copied is how long the copy took, and whole how
+// long the request took.
+//
+// If hosts cause delays, many copies win, and soon. They earn more than the others waste. If
+// requests are long by their nature, copies lose, and next to none are sent. A copy that loses is
+// charged in full although it is cancelled: a server may finish what it has begun.
+func (h *hedge) settle(won bool, copied, whole time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if mean := h.mean.Load(); mean > 0 {
-		cost := float64(elapsed) / float64(2*mean)
-		h.tokens -= max(1, min(cost, mostOfCopy)) - 1
+	mean := float64(h.mean.Load())
+	if mean == 0 { // no request has ended yet
+		mean = float64(max(1, whole))
 	}
+	gain := -float64(whole) / mean
+	if won {
+		gain = winEarns - max(0, float64(copied)/mean-1)
+	}
+	h.credit = min(mostCredit, max(-mostCredit, h.credit+gain))
 }
 
 // overloaded reports whether another copy of a request could do harm.
@@ -142,6 +154,7 @@ func newAttempt(ctx context.Context, l *life) attempt {
 type race struct {
 	transport     *Transport
 	request       *http.Request
+	began         time.Duration
 	address       string // of the first copy's host
 	first, second attempt
 	lost          *lostError
@@ -162,7 +175,7 @@ func (t *Transport) sendHedged(
 		return resp, f, err
 	}
 	r := &race{
-		transport: t, request: req, address: lease.Address(),
+		transport: t, request: req, began: began, address: lease.Address(),
 		first: newAttempt(ctx, l), second: newAttempt(ctx, l),
 		lost:   &lostError{slow: delay},
 		result: make(chan *http.Response, 1),
@@ -221,7 +234,8 @@ func (r *race) sendSecond() {
 	}
 	began := t.driver.now()
 	answer, f, err := t.send(r.second.ctx, r.second.life, req, lease)
-	t.hedge.charge(t.driver.now() - began)
+	now := t.driver.now()
+	won := false
 	switch {
 	case f == unsent:
 		closeBody(req)
@@ -229,9 +243,10 @@ func (r *race) sendSecond() {
 	case t.isBad(answer):
 		resp = answer // the first copy may have no better one
 	case r.finish():
-		resp = answer
+		resp, won = answer, true
 		r.first.cancel(r.lost)
 	}
+	t.hedge.settle(won, now-began, now-r.began)
 }
 
 // copy returns the request for the second copy, whose life it keeps. It reports false if there must

@@ -225,7 +225,7 @@ func TestHedgesHaveABudget(t *testing.T) {
 		least, most int32
 	}{
 		{"copies are cheap", 10, ms, 59, 60}, // ten, and 5 %
-		{"copies are ten times as much work as the mean", 10, 99 * ms, 8, 20},
+		{"copies take as long as the first and lose", 10, 99 * ms, 5, 7},
 	} {
 		var n, requests atomic.Int32
 		inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: 2 * ms}, map[string]http.HandlerFunc{
@@ -246,6 +246,42 @@ func TestHedgesHaveABudget(t *testing.T) {
 			require.LessOrEqual(t, requests.Load(), of.most, of.name)
 		})
 	}
+}
+
+func TestCopiesThatLoseStopUntilCopiesWin(t *testing.T) {
+	var n, second atomic.Int32
+	var helps atomic.Bool
+	inPipes(t, true, pooly.ServiceConfig{}, poolyhttp.Options{Hedge: 50 * ms}, map[string]http.HandlerFunc{
+		"a": func(w http.ResponseWriter, r *http.Request) {
+			d := 10 * ms
+			if n.Add(1)%50 == 0 {
+				d = time.Second
+			}
+			after(d, 200, "a", nil)(w, r)
+		},
+		"b": func(w http.ResponseWriter, r *http.Request) {
+			second.Add(1)
+			d := time.Second
+			if helps.Load() {
+				d = 10 * ms
+			}
+			after(d, 200, "b", nil)(w, r)
+		},
+	}, func(t *testing.T, _ *pipes, client *http.Client, _ *pooly.Service) {
+		copies := func(requests int) int32 {
+			before := second.Load()
+			for range requests {
+				_, _, err := fetch(client, "GET", "http://web/", nil)
+				require.NoError(t, err)
+			}
+			return second.Load() - before
+		}
+		copies(1000) // it learns
+		require.LessOrEqual(t, copies(5000), int32(2), "100 requests are long by their nature")
+		helps.Store(true)
+		copies(10_000)
+		require.GreaterOrEqual(t, copies(1000), int32(20), "one for each stall")
+	})
 }
 
 func TestThereIsNoSecondCopyInOverload(t *testing.T) {

@@ -10,37 +10,42 @@ import (
 
 // Options are the options of NewTransport. The zero value of each field stands for its default.
 type Options struct {
-	// Score rates a host by an answer or its absence. The result is brought into [0, 1]. An answer
-	// that it rates pooly.HostDown counts against the host's health. Some requests say nothing
-	// about the host, and Score is not asked, see Transport. Default: Score(0).
+	// Score rates a host by an answer or by an error. A result outside [0, 1] becomes the nearer
+	// bound, and NaN becomes pooly.HostDown. An answer that Score rates pooly.HostDown counts
+	// against the host's health. Score is not called for requests that say nothing about the host
+	// (see Transport). It is called concurrently. Default: Score(0).
 	Score func(Exchange) float64
 
 	// Hosts are more hosts whose URLs belong to the service, such as "api.example.com" or
 	// "api.example.com:8080".
 	Hosts []string
 
-	// Fallback gets the requests for hosts that do not belong to the service, for example
-	// http.DefaultTransport. Default: they fail.
+	// Fallback gets the requests for hosts that do not belong to the service. It may be
+	// http.DefaultTransport. Default nil: such requests fail with ErrForeignHost.
 	Fallback http.RoundTripper
 
-	// Hedge is after which time without an answer a second copy of a request goes to another host.
-	// 0: never. HedgeAtP95: the 95th percentile of the latencies that the transport sees, which it
-	// estimates. The first good answer wins, and the other copy is cancelled. A server error (5xx)
-	// or one of RetryStatuses wins only if the other copy has no better answer.
+	// Hedge is how long a request waits for its answer before a second copy of it goes to another
+	// host. Default 0: there is no second copy. HedgeAtP95 stands for the 95th percentile of the
+	// latencies that this transport sees. The first good answer wins, and the other copy is
+	// cancelled. A server error (5xx) or one of RetryStatuses wins only if the other copy has no
+	// better answer.
 	//
-	// Only replayable requests are hedged (see Transport), and 5 % of them at most, apart from ten
-	// at once. The service's budget of retries is charged, too. There is no second copy while calls
-	// wait for a connection, after timeouts while the limit below MaxConns is in force, or while
-	// all hosts fail alike.
-	// A copy that takes longer than two mean requests counts as more than one.
+	// Only replayable requests are hedged (see Transport), and at most 5 % of them, in bursts of at
+	// most ten. Copies also charge the service's budget of retries. There is no second copy in
+	// these cases:
+	//   - Calls wait for a connection.
+	//   - The limit below MaxConns is in force, because requests have timed out.
+	//   - All hosts fail alike.
+	//   - Copies do not help. A copy that loses is charged as much work as its request took, and
+	//     such waste may be 0.3 % of all work. A copy that wins earns ten mean requests more. If
+	//     requests take long by their nature, a copy takes long too, and nearly all copies lose.
 	//
-	// A copy that loses costs nothing over HTTP/2 but its stream. Over HTTP/1 it costs its
-	// connection. If it took longer than Hedge, its host is rated: Score gets an Exchange.Err that
-	// wraps context.Canceled. That does not count against the host's health, whatever the score.
+	// A copy that loses costs a stream over HTTP/2, and its connection over HTTP/1. If it took
+	// longer than Hedge, its host is rated: Score gets an Exchange.Err that wraps context.Canceled.
+	// Such an error never counts against the host's health.
 	//
-	// The latencies of all requests go together. If some requests take much longer than others by
-	// their nature, use two transports, which may share the service. Hedging such requests does harm
-	// at high load.
+	// All requests share one percentile and one budget. If some requests take much longer than
+	// others by their nature, use two transports, which may share the service.
 	//
 	// This is the hedged request of Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.
 	Hedge time.Duration
@@ -49,9 +54,11 @@ type Options struct {
 	// again. They must be errors (400 or above). Default: none.
 	//
 	// The request goes to another host at once. If the answer has a Retry-After, the request waits
-	// for that time, and may then go to the same host. The service's budget of retries is charged.
-	// The answer is returned if the budget is spent, if there is no other host, if Retry-After is
-	// longer than MaxRetryAfter or than the context lasts, or if its body has more than 64 KiB.
+	// for that time, and may then go to the same host. Each retry charges the service's budget of
+	// retries. The caller gets the answer in these cases:
+	//   - The budget is spent, or there is no other host.
+	//   - Retry-After is longer than MaxRetryAfter, or than the time until the context's deadline.
+	//   - The answer's body has more than 64 KiB, or breaks off.
 	RetryStatuses []int
 
 	// MaxRetryAfter is the longest Retry-After that a request waits for. Default:

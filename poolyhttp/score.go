@@ -13,10 +13,10 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// Exchange is what a host is rated by.
+// Exchange is a request and its outcome, by which Options.Score rates the host.
 type Exchange struct {
 	Request  *http.Request
-	Response *http.Response // the header; nil if there is none. Do not touch the body
+	Response *http.Response // the answer's header; nil if there is none. Its body must not be used
 	Err      error          // why there is no response, see also Options.Hedge; else nil
 	Elapsed  time.Duration  // from the lease to the header or the error
 }
@@ -24,12 +24,14 @@ type Exchange struct {
 // clientError is the highest score of an answer that blames the client (4xx).
 const clientError = 0.5
 
-// Score returns a rule for Options.Score. Errors, timeouts, server errors (5xx) and 429 Too Many
-// Requests rate pooly.HostDown. Other answers rate by pooly.LatencyScore with the given target, or
-// pooly.HostUp if target is 0. Answers that blame the client (4xx) rate 0.5 at most: a host that
-// gives all clients such an answer at once, because it lacks the files or the keys, must not look
-// like the fastest. They do no harm where all hosts give their share of them, because strategies
-// compare the hosts.
+// Score returns a function for Options.Score. It rates like this:
+//   - pooly.HostDown for errors, timeouts, server errors (5xx) and 429 Too Many Requests;
+//   - pooly.LatencyScore of the given target for other answers, or pooly.HostUp if target is 0;
+//   - at most 0.5 for answers that blame the client (4xx).
+//
+// A host that lacks its files or keys answers every request with a 4xx at once. It must not look
+// like the fastest host. If all hosts give some such answers, their scores fall alike, and each
+// host keeps its traffic.
 func Score(target time.Duration) func(Exchange) float64 {
 	return func(e Exchange) float64 {
 		if e.Err != nil || e.Response.StatusCode >= 500 ||

@@ -142,9 +142,8 @@ const lossesOfDead = 5
 
 // answer makes the exchange the body of its answer.
 func (x *exchange) answer(req *http.Request, resp *http.Response) {
-	now := int64(x.conn.driver.now())
 	x.conn.used.Store(true)
-	x.conn.heardAt.Store(now)
+	x.conn.heardAt.Store(int64(x.began + x.elapsed))
 	if x.conn.losses.Load() != 0 {
 		x.conn.losses.Store(0)
 	}

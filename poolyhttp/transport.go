@@ -18,24 +18,26 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// Transport is an http.RoundTripper that has a service choose the host of each request. Keep-alive
-// connections wait in the service's pools, and the picked host gets the request on one of them. It
-// may be used concurrently.
+// Transport is an http.RoundTripper. A pooly.Service picks the host of each request and keeps the
+// connections. A Transport may be used concurrently.
 //
 // # Which requests
 //
-// The URL's host must be the service's name, one of its hosts, or one of Options.Hosts, with the
-// scheme's port if it has none. It chooses nothing: the strategy does. The server sees it as Host,
-// unless Request.Host is set. Requests for other hosts, as after a redirect, go to
-// Options.Fallback, or fail with ErrForeignHost. The URL's scheme must be the driver's. Otherwise
-// the request fails with ErrScheme. In both cases no byte is sent.
+// The URL's host must be the service's name, one of its hosts, or one of Options.Hosts. A missing
+// port stands for the scheme's port. The URL does not choose the host: the strategy does. The
+// server sees the URL's host as Host, unless Request.Host is set.
+//
+// Requests for other hosts, as after a redirect, go to Options.Fallback, or fail with
+// ErrForeignHost. If the URL's scheme is not the driver's, the request fails with ErrScheme. A
+// request with a malformed header, trailer or method fails as with http.Transport. None of these
+// requests needs a connection.
 //
 // # Ratings
 //
-// A host is rated once per request: when the answer's body ends, or a second after its header if
-// the body streams for longer. The connection goes back when the body is read to its end or closed,
-// or when the request's context ends. A body closed before its end costs an HTTP/1 connection, as
-// with http.Transport.
+// A host is rated when the answer's body ends, or a second after the header if the body streams for
+// longer. If the body breaks off later, the host is rated once more. The connection goes back when
+// the body is read to its end or closed, or when the request's context ends. A body closed before
+// its end costs an HTTP/1 connection, as with http.Transport.
 //
 // These count against the host's health, and eject it if it is worse than the others (see
 // pooly.ServiceConfig.ConsecutiveFailures):
@@ -45,8 +47,9 @@ import (
 //   - an answer that Options.Score rates pooly.HostDown, such as a server error (5xx);
 //   - a body that breaks off.
 //
-// These do not: requests that the client cancels, that are malformed or whose body cannot be read,
-// and what a server does when it closes connections in good order.
+// These do not:
+//   - requests that the client cancels, that are malformed, or whose body cannot be read;
+//   - what a server does when it closes connections in good order.
 //
 // # Sending again
 //
@@ -55,13 +58,13 @@ import (
 //     REFUSED_STREAM says so. The body must be empty, or GetBody must return it again.
 //   - The connection breaks before the answer begins, and the request is replayable: its method is
 //     GET, HEAD, OPTIONS or TRACE, or it has an Idempotency-Key or X-Idempotency-Key header. The
-//     body must be as above. If the connection was new, which net/http does not forgive, this
-//     happens once at most, and only if there is another host.
+//     body must be as above. net/http does so only on a connection that has served before. On a new
+//     connection, a Transport does it at most once, and only if there is another host.
 //
-// A request is sent four times at most. The service's budget of retries (see pooly.LeaseOptions) is
-// charged, except for the first time if the server has not looked at the request. Requests that
-// time out or are cancelled are not sent again. Answered ones are not either, unless
-// Options.RetryStatuses has the status.
+// A request is sent at most four times. Each retry charges the service's budget of retries (see
+// pooly.LeaseOptions), except the first retry of a request that the server has not looked at.
+// Requests that time out or are cancelled are not sent again. Answered requests are not sent again
+// either, unless Options.RetryStatuses has the status.
 type Transport struct {
 	service  *pooly.Service
 	driver   *Driver
@@ -74,7 +77,7 @@ type Transport struct {
 	maxRetryAfter time.Duration
 }
 
-// Errors of a request of which nothing was sent.
+// These errors say that nothing of a request was sent.
 var (
 	// ErrForeignHost says that the URL's host does not belong to the service.
 	ErrForeignHost = errors.New("poolyhttp: host does not belong to the service")
@@ -83,9 +86,9 @@ var (
 	ErrScheme = errors.New("poolyhttp: scheme is not the driver's")
 )
 
-// NewTransport returns a transport for a service whose driver is of NewDriver, or embeds such a
-// driver. It panics otherwise, and if an option is invalid. nil options mean every default. Closing
-// the service closes the connections.
+// NewTransport returns a transport for a service. nil options stand for every default. It panics if
+// an option is invalid, or if the service's driver neither came from NewDriver nor embeds such a
+// driver. Closing the service closes the connections.
 func NewTransport(service *pooly.Service, options *Options) *Transport {
 	d, ok := service.Driver().(interface{ base() *Driver })
 	if !ok {
@@ -249,31 +252,6 @@ func infoOf(l *pooly.Conn) (info httptrace.GotConnInfo) {
 		}
 	}
 	return info
-}
-
-// check returns why a request cannot be sent to the service, whatever its state.
-func (t *Transport) check(req *http.Request) error {
-	switch {
-	case req.URL == nil:
-		return errors.New("http: nil Request.URL") // as http.Transport says it
-	case req.Header == nil:
-		return errors.New("http: nil Request.Header")
-	case req.URL.Host == "":
-		return errors.New("http: no Host in request URL")
-	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
-		return errors.New("poolyhttp: control character in Request.URL") // HTTP/2 would send it
-	case !t.owns(req.URL):
-		return fmt.Errorf("%w %s: %q; see Options.Hosts and Options.Fallback",
-			ErrForeignHost, t.service.Name(), req.URL.Host)
-	case req.URL.Scheme != t.driver.scheme:
-		return fmt.Errorf("%w: service %s speaks %s, and the URL says %q",
-			ErrScheme, t.service.Name(), t.driver.scheme, req.URL.Scheme)
-	}
-	return nil
-}
-
-func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // owns reports whether a URL belongs to the service.
