@@ -78,7 +78,7 @@ func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
 		if v := recover(); v != nil {
 			err = recovered(p.log, "Driver.TestOnBorrow", v)
 		} else { // the caller's goroutine ends
-			p.takeBack(c.lease, false)
+			p.takeBack(c.lease, forUnfit)
 		}
 	}()
 	err = p.config.Driver.TestOnBorrow(&c.origin)

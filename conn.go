@@ -41,7 +41,7 @@ type conn struct {
 	used    uint8             // guarded like leases; how many of them were handed out
 	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
 	cut     bool              // guarded by pool.mu; Close has closed it under its lease
-	spent   bool              // guarded by pool.mu; its lease is its last
+	spent   reason            // guarded by pool.mu; why its lease is its last; 0: it is not
 	sampled bool              // set by the lease; Release sends its duration to statsd
 	retired bool              // guarded by pool.mu; the client that it shares is ended, see endShareLocked
 	outside bool              // immutable once adopted; it is of DialContext

@@ -151,9 +151,10 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	}
 	after := p.connectedLocked(d, c)
 	if p.allowed == 0 { // closed since the dial began, or ejected because of its leases
+		why := p.unfitLocked(c, 0)
 		p.unlock()
 		d.done(after)
-		p.destroy(c)
+		p.destroy(c, why)
 		return
 	}
 	c.fresh = true
@@ -165,13 +166,17 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	if c.lease == nil {
 		c.fresh = false // it may die while it is idle
 	}
-	unused := p.direct.Load() && d.ended == nil && p.idle.top == c
+	why := c.spent
+	if why == 0 && p.direct.Load() && d.ended == nil {
+		why = forSurplus
+	}
+	unused := why != 0 && p.idle.top == c
 	if unused {
 		p.idle.pop()
 	}
 	p.unlock()
 	if unused {
-		p.destroy(c)
+		p.destroy(c, why)
 	}
 	d.done(after)
 	p.queue.match() // a waiter that avoids the host needs a dial of another now
@@ -182,9 +187,11 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	c.index = len(p.conns)
 	p.conns = append(p.conns, c)
 	if c.share != nil {
-		c.spent = c.share.over.Load()
+		if c.share.over.Load() {
+			c.spent = forFailure
+		}
 		if old := c.share.replaces.Swap(nil); old != nil {
-			p.endShareLocked(old)
+			p.endShareLocked(old, forFailure)
 		}
 	}
 	if p.closed {

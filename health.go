@@ -86,7 +86,7 @@ func (h *host) eject(cause error, byFeedback bool) (after func()) {
 			h.cluster.outliers.readmit()
 		}
 		h.cluster.keeper.hostEjected(h, cause)
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forEjection)
 	}
 }
 
@@ -158,7 +158,7 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 			return
 		}
 		h.cluster.outliers.compare(h, o.cause)
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forEjection)
 	}
 }
 

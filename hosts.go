@@ -170,7 +170,7 @@ func (c *change) settle() {
 	s := c.service
 	for _, h := range c.left {
 		idle := h.retire()
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forRemoval)
 		s.forget(h)
 	}
 	for _, h := range c.joined {

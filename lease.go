@@ -239,9 +239,7 @@ func (s *Service) CloseIdle() {
 		idle := h.idle.drain()
 		h.settleLocked()
 		h.unlock()
-		if len(idle) > 0 {
-			go h.destroyAll(idle)
-		}
+		h.destroyAll(idle, forEviction)
 	}
 }
 
@@ -318,26 +316,26 @@ func (c *Conn) CloseOnRelease() error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: CloseOnRelease of a Conn that came from no pool", ErrInvalidArg)
 	}
-	if !c.conn.pool.spend(c) {
+	if !c.conn.pool.spend(c, forRequest) {
 		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(c.Address()))
 	}
 	return nil
 }
 
 // spend makes a lease the last of its connection. It reports false if the lease has ended.
-func (p *Pool) spend(l *Conn) bool {
+func (p *Pool) spend(l *Conn, why reason) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l.conn.lease != l || l.conn.cut {
 		return false
 	}
-	l.conn.spent = true
+	l.conn.spent = why
 	return true
 }
 
 // retire ends a lease and closes its connection, whatever the outcome.
 func (p *Pool) retire(l *Conn, o outcome) error {
-	p.spend(l)
+	p.spend(l, forFailure)
 	return p.put(l, o)
 }
 

@@ -168,6 +168,7 @@ func (l *look) pool(p *Pool) {
 	}{
 		{"load is leases, line and claims", int(p.load.Load()) == leased+line+p.claimed},
 		{"open is connections and dials", p.open == len(p.conns)+p.dialing},
+		{"dials that connected are open or closed", p.dials-p.dialFailures == uint64(len(p.conns))+p.closings.Total()},
 		{"open is within MaxConns", p.open >= 0 && p.open <= p.config.MaxConns},
 		{"outside is DialContext's leases", p.closed || int(p.outside) == outside},
 		{"allowed follows from closed, barred, limit and outside", p.allowed == p.mayBeOut()},
@@ -232,7 +233,7 @@ func (l *look) conns(p *Pool) (leased, outside int) {
 	n := 0
 	for c := p.idle.top; c != nil; c = c.below {
 		n++
-		if c.lease != nil || c.spent || c.cut {
+		if c.lease != nil || c.spent != 0 || c.cut {
 			l.failf("%s: an idle connection is leased, or had its last lease", p.address)
 		}
 		if c.index >= len(p.conns) || p.conns[c.index] != c {

@@ -52,6 +52,7 @@ type Pool struct {
 	dials        uint64 // dials that ended
 	dialFailures uint64 // of these, the ones that failed
 	cuts         uint64 // leases that Close has ended
+	closings     ClosedStats
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -176,6 +177,7 @@ func (p *Pool) statsLocked() PoolStats {
 		Puts:         p.gets - p.cuts - uint64(inUse),
 		Dials:        p.dials,
 		Failures:     p.dialFailures,
+		Closed:       p.closings,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
@@ -207,7 +209,7 @@ func (p *Pool) Close() error {
 	}
 	p.queue.close()
 	p.reaper.stop()
-	p.destroyAll(idle)
+	p.destroyAll(idle, forRemoval)
 	if err := closeAll([]*Pool{p}, DefaultCloseDeadline); err != nil {
 		return named("pool", quoteAddress(p.address), err)
 	}

@@ -289,6 +289,7 @@ func TestConnectionsEndAfterMaxConnLifetime(t *testing.T) {
 		time.Sleep(7 * time.Second)
 		require.False(t, fakeOf(c).isClosed(), "never under its lease")
 		release(t, c)
+		synctest.Wait()
 		require.True(t, fakeOf(c).isClosed())
 
 		release(t, get(t, s))

@@ -235,7 +235,7 @@ func (r *race) end(cancel context.CancelFunc) {
 	go func() {
 		for range r.running {
 			if result := <-r.results; result.conn != nil {
-				result.host.destroy(result.conn)
+				result.host.destroy(result.conn, forSurplus)
 			}
 		}
 	}()
@@ -254,7 +254,7 @@ func (h *host) dropUnused() {
 	})
 	h.settleLocked()
 	h.unlock()
-	go h.destroyAll(unused)
+	h.destroyAll(unused, forSurplus)
 }
 
 // reserve takes a place for a connection of DialContext.
@@ -285,13 +285,8 @@ func (h *host) evictIdle(ctx context.Context) bool {
 	c := h.idle.pop()
 	h.settleLocked()
 	h.unlock()
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		h.destroy(c)
-	}()
 	select {
-	case <-closed:
+	case <-h.destroy(c, forSurplus):
 		return true
 	case <-ctx.Done():
 		return false
@@ -336,13 +331,13 @@ func (h *host) lendOutside(c *conn) *Conn {
 	if !closed {
 		lease = c.nextLease()
 		h.lendLocked(c, lease)
-		c.spent = true
+		c.spent = forRequest
 		h.outside++
 		h.allowLocked()
 	}
 	h.unlock()
 	if closed {
-		go h.destroy(c)
+		h.destroy(c, forRemoval)
 	}
 	return lease
 }

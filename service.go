@@ -272,7 +272,7 @@ func (s *Service) Close() error {
 	for i, h := range hosts {
 		pools[i] = &h.Pool
 		idle := h.retire()
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forRemoval)
 	}
 	err := closeAll(pools, s.config.CloseDeadline)
 	s.tasks.stop()

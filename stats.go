@@ -27,6 +27,62 @@ type PoolStats struct {
 	Failures     uint64        // dials that failed
 	Waits        uint64        // times a caller found no idle connection and waited, also in vain
 	WaitDuration time.Duration // time that callers waited, all together
+
+	// Closed counts the connections that were closed, by reason. Those still being closed count in
+	// Open. So Dials - Failures is Open plus Closed.Total(), at any time.
+	Closed ClosedStats
+}
+
+// ClosedStats counts connections that were closed, by reason. Each counts once.
+type ClosedStats struct {
+	Idle     uint64 // they were idle for ConnIdleTimeout
+	Lifetime uint64 // they were older than MaxConnLifetime
+	Failed   uint64 // their leases ended with fatal errors, or the client failed that they shared
+	Unfit    uint64 // the driver's TestOnBorrow rejected them
+	Ejected  uint64 // their host was ejected, or about to be
+	Evicted  uint64 // Evict or CloseIdle closed them
+	Surplus  uint64 // nobody needed them: after Resize, or because DialContext is used
+	Asked    uint64 // CloseOnRelease was called, or a client of DialContext closed them
+	Removed  uint64 // their host was removed or drained, or the service was closed
+}
+
+// Total returns how many connections were closed for any reason.
+func (s ClosedStats) Total() uint64 {
+	return s.Idle + s.Lifetime + s.Failed + s.Unfit + s.Ejected + s.Evicted + s.Surplus + s.Asked +
+		s.Removed
+}
+
+func (s *ClosedStats) add(t ClosedStats) {
+	s.Idle += t.Idle
+	s.Lifetime += t.Lifetime
+	s.Failed += t.Failed
+	s.Unfit += t.Unfit
+	s.Ejected += t.Ejected
+	s.Evicted += t.Evicted
+	s.Surplus += t.Surplus
+	s.Asked += t.Asked
+	s.Removed += t.Removed
+}
+
+// reason is why a connection is closed. 0: it is not.
+type reason uint8
+
+const (
+	forIdle reason = 1 + iota
+	forLifetime
+	forFailure
+	forUnfit
+	forEjection
+	forEviction
+	forSurplus
+	forRequest
+	forRemoval
+)
+
+func (s *ClosedStats) count(why reason) {
+	counters := [...]*uint64{&s.Idle, &s.Lifetime, &s.Failed, &s.Unfit, &s.Ejected, &s.Evicted,
+		&s.Surplus, &s.Asked, &s.Removed}
+	*counters[why-1]++
 }
 
 func (s *PoolStats) add(t PoolStats) {
@@ -43,6 +99,7 @@ func (s *PoolStats) add(t PoolStats) {
 	s.Failures += t.Failures
 	s.Waits += t.Waits
 	s.WaitDuration += t.WaitDuration
+	s.Closed.add(t.Closed)
 }
 
 // HostStats are the figures of one host.
