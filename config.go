@@ -225,9 +225,9 @@ type PoolConfig struct {
 	// restored too. For connections of DialContext, see Outdated.
 	MaxConnLifetime time.Duration
 
-	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it. A
-	// Dial that has not returned a second later is abandoned: its place becomes free, and what it
-	// returns is closed. Default 10 s.
+	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it, or
+	// when the host is removed or the service closed. A Dial that has not returned a second later is
+	// abandoned: its place becomes free, and what it returns is closed. Default 10 s.
 	DialTimeout time.Duration
 
 	// TestTimeout bounds TestOnBorrow, for a driver that cannot be trusted to return at once. A

@@ -22,6 +22,7 @@ type dial struct {
 	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer   // abandons a try if the driver ignores its context
+	unhurry func() bool   // ends the wait for the pool's end, after which watch has closeGrace left
 
 	// Guarded by pool.mu.
 	landed  bool // the driver has returned, or the dial was abandoned
@@ -51,7 +52,17 @@ func (p *Pool) startDialLocked(d *dial) {
 			p.log.Warn("pooly: driver does not return from Dial", "address", p.address)
 		}
 	})
+	d.unhurry = context.AfterFunc(p.ctx, func() { p.hurry(d) })
 	go p.run(d)
+}
+
+// hurry gives a dial of a pool that was closed closeGrace to return. Its context has ended.
+func (p *Pool) hurry(d *dial) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !d.landed {
+		d.watch.Reset(closeGrace)
+	}
 }
 
 // mostOfADial returns how long the driver's Dial may take until it is abandoned.
@@ -130,6 +141,7 @@ func (p *Pool) landLocked(d *dial) bool {
 		d.stall.Stop()
 	}
 	d.watch.Stop()
+	d.unhurry()
 	if d.stalled {
 		p.stalled--
 	}

@@ -174,7 +174,6 @@ func (r *race) start(h *host) bool {
 	}
 	r.running++
 	ctx, cancel := context.WithCancel(r.ctx)
-	unwatch := context.AfterFunc(h.ctx, cancel) // the host may be removed
 	var once sync.Once
 	end := func(c *conn, err error) (first bool) {
 		once.Do(func() {
@@ -188,15 +187,19 @@ func (r *race) start(h *host) bool {
 	watch := time.AfterFunc(h.mostOfADial(), func() {
 		end(nil, errDialHangs)
 	})
+	unwatch := context.AfterFunc(h.ctx, func() { // the host is removed, or the service closed
+		cancel()
+		watch.Reset(closeGrace)
+	})
 	go func() {
 		var c *conn
 		err := errExited
 		defer func() {
+			unwatch()
 			watch.Stop()
 			if !end(c, err) && c != nil {
 				h.callClose(&c.origin) // its place has been given away
 			}
-			unwatch()
 			cancel()
 		}()
 		c, err = h.connect(ctx)
