@@ -128,7 +128,10 @@ func (p *Pool) endShareLocked(s *share, why reason) {
 	s.over.Store(true)
 	for _, c := range p.conns {
 		if c.share == s {
-			c.spent, c.retired = why, true
+			c.retired = true
+			if c.spent == 0 {
+				c.spent = why
+			}
 		}
 	}
 	var idle []*conn

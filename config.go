@@ -241,7 +241,7 @@ type PoolConfig struct {
 
 	// MaxConns is the most connections that a host may have at any time, whether leased, idle,
 	// being dialled or being closed. Default 30, or what the driver says (see Driver). It bounds
-	// the connections of DialContext only if it is set.
+	// the connections of DialContext only if it is set. Resize changes it.
 	//
 	// While requests time out, pooly finds a lower limit of leases for the host by itself, so that
 	// callers queue here and not in the server. It rises again as requests succeed, and is lifted

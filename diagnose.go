@@ -30,7 +30,7 @@ func (s *Service) explain(reason error) error {
 		return e
 	case s.size.Load() == 0:
 		if reason == ErrNoHostAvailable {
-			e.Reason = fmt.Errorf("%w: no host is registered", ErrNoHostAvailable)
+			e.Reason = s.noHost()
 		}
 		return e
 	}
@@ -44,6 +44,22 @@ func (s *Service) explain(reason error) error {
 	e.Attempts, e.Usage = d.attempts, d.usage
 	e.Usage.Waiting = int(s.queue.length.Load())
 	return e
+}
+
+// noHost returns the error of a call that finds no host in use.
+func (s *Service) noHost() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, registered := range s.drained {
+		if registered {
+			n++
+		}
+	}
+	if n > 0 {
+		return fmt.Errorf("%w: all %d hosts are drained", ErrNoHostAvailable, n)
+	}
+	return fmt.Errorf("%w: no host is registered", ErrNoHostAvailable)
 }
 
 func (s *Service) diagnose() (attempts []Attempt, usage Usage) {

@@ -18,6 +18,7 @@ type dial struct {
 	more    int           // how many connections to dial after this one, one after the other
 	probe   bool          // a background dial that finds out whether an ejected host is back
 	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
+	renews  bool          // it shares nothing with connections from before Evict
 	beganAt time.Duration // by the pool's clock
 	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
@@ -43,7 +44,7 @@ func (p *Pool) prespawn(n int) {
 func (p *Pool) startDialLocked(d *dial) {
 	p.open++
 	p.dialing++
-	d.beganAt = p.clock.now()
+	d.beganAt, d.renews = p.clock.now(), p.renew
 	if p.fallback > 0 {
 		d.stall = time.AfterFunc(p.fallback, func() { p.dialStalls(d) })
 	}
@@ -78,7 +79,7 @@ func (p *Pool) run(d *dial) {
 		}
 	}()
 	ctx := p.ctx
-	if d.began > 0 { // the host is ejected
+	if d.began > 0 || d.renews {
 		ctx = asProbe(ctx)
 	}
 	for try := 1; ; try++ {
@@ -179,7 +180,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 		c.fresh = false // it may die while it is idle
 	}
 	why := c.spent
-	if why == 0 && p.direct.Load() && d.ended == nil {
+	if why == 0 && (p.direct.Load() && d.ended == nil || p.surplusLocked(0) > 0) {
 		why = forSurplus
 	}
 	unused := why != 0 && p.idle.top == c
@@ -203,13 +204,18 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 			c.spent = forFailure
 		}
 		if old := c.share.replaces.Swap(nil); old != nil {
-			p.endShareLocked(old, forFailure)
+			p.endShareLocked(old, forEjection)
 		}
+	}
+	if c.era != p.era.Load() {
+		c.spent = forEviction // its dial began before
+	} else {
+		p.renew = false
 	}
 	if p.closed {
 		return nil
 	}
-	p.gate.connected(p.config.MaxConns)
+	p.gate.connected(p.most())
 	p.dialErr = nil
 	if p.owner != nil {
 		after = p.owner.dialEnded(d, nil)
@@ -295,6 +301,7 @@ func (p *Pool) hopesLocked(d *dial) bool {
 func (p *Pool) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.config.DialTimeout)
 	defer cancel()
+	era := p.era.Load()
 	handle, err := p.callDial(ctx)
 	switch {
 	case err != nil:
@@ -308,7 +315,7 @@ func (p *Pool) connect(ctx context.Context) (*conn, error) {
 		return nil, errReusedConn
 	}
 	c := handle.conn
-	c.pool = p
+	c.pool, c.era = p, era
 	if lifetime := p.config.MaxConnLifetime; lifetime > 0 {
 		jitter := time.Duration(lifetimeJitter * rand.Float64() * float64(lifetime))
 		c.expires = later(p.clock.now(), lifetime-jitter)

@@ -43,8 +43,9 @@ type Driver interface {
 	Temporary(err error) bool
 }
 
-// IsProbe reports whether a Dial with this context finds out if an ejected host is back. What the
-// host's older connections share proves nothing then.
+// IsProbe reports whether a Dial with this context must share nothing with older connections of the
+// host. Either it finds out if an ejected host is back, of which they prove nothing. Or Evict was
+// called, and they are to be closed.
 func IsProbe(ctx context.Context) bool {
 	return ctx.Value(probeKey{}) != nil
 }

@@ -210,7 +210,7 @@ func (h *host) dialDown(d *dial) bool {
 	if h.closed || h.status != ejected {
 		return false
 	}
-	full := h.open-h.apart >= h.config.MaxConns
+	full := h.open-h.apart >= h.most()
 	if h.dialing == 0 && !full {
 		d.began = h.ejections
 		h.startDialLocked(d)

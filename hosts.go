@@ -26,20 +26,17 @@ func (s *Service) Add(address string) {
 	}
 	c := s.newChange()
 	s.mu.Lock()
-	switch {
-	case s.closed || s.registeredLocked(address):
-	case s.subset == nil:
-		c.joinLocked(address)
-	default:
-		in, out := s.subset.Add(address)
-		c.replaceLocked(out, in)
+	if _, drained := s.drained[address]; drained {
+		s.drained[address] = true
+	} else if !s.closed && !s.registeredLocked(address) {
+		c.enterLocked(address)
 	}
 	c.commitLocked()
 	s.mu.Unlock()
 	c.settle()
 }
 
-// Remove takes a host out. When it returns, GetConn no longer picks the host. Its idle connections
+// Remove takes a host out, also one that is drained. When it returns, GetConn no longer picks the host. Its idle connections
 // are closed in the background, leased ones when they are released. Removing an unknown address
 // does nothing.
 //
@@ -48,13 +45,10 @@ func (s *Service) Add(address string) {
 func (s *Service) Remove(address string) {
 	c := s.newChange()
 	s.mu.Lock()
-	switch {
-	case !s.registeredLocked(address):
-	case s.subset == nil:
-		c.leaveLocked(s.hosts[address])
-	default:
-		out, in := s.subset.Remove(address)
-		c.replaceLocked(out, in)
+	if _, drained := s.drained[address]; drained {
+		delete(s.drained, address)
+	} else if s.registeredLocked(address) {
+		c.dropLocked(address)
 	}
 	c.commitLocked()
 	s.mu.Unlock()
@@ -74,6 +68,7 @@ func (s *Service) SetHosts(addresses ...string) {
 		s.mu.Unlock()
 		return
 	}
+	addresses = s.withoutDrainedLocked(addresses)
 	if s.subset != nil {
 		addresses = s.subset.Set(addresses)
 	}
@@ -84,6 +79,9 @@ func (s *Service) SetHosts(addresses ...string) {
 }
 
 func (s *Service) registeredLocked(address string) bool {
+	if s.drained[address] {
+		return true
+	}
 	if s.subset != nil {
 		return s.subset.Has(address)
 	}
@@ -103,6 +101,26 @@ type change struct {
 // newChange calls the ScoreCalculator, so it must be called without a lock.
 func (s *Service) newChange() *change {
 	return &change{service: s, score: s.calculate(decay.NoTrials), now: s.clock.now()}
+}
+
+// enterLocked registers an address.
+func (c *change) enterLocked(address string) {
+	if c.service.subset == nil {
+		c.joinLocked(address)
+		return
+	}
+	in, out := c.service.subset.Add(address)
+	c.replaceLocked(out, in)
+}
+
+// dropLocked undoes enterLocked.
+func (c *change) dropLocked(address string) {
+	if c.service.subset == nil {
+		c.leaveLocked(c.service.hosts[address])
+		return
+	}
+	out, in := c.service.subset.Remove(address)
+	c.replaceLocked(out, in)
 }
 
 func (c *change) joinLocked(address string) {

@@ -112,6 +112,9 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 			return nil, ErrOverloaded
 		}
 	}
+	if s.size.Load() == 0 {
+		return nil, s.noHost()
+	}
 	return nil, ErrNoHostAvailable
 }
 
@@ -130,7 +133,7 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 		h.mu.Lock()
 		failures := h.dialFailures
 		wanted := h.barred && down || h.load.Load() < h.allowed
-		ok := wanted && !h.closed && h.open < h.config.MaxConns
+		ok := wanted && !h.closed && h.open < h.most()
 		if ok {
 			if h.barred {
 				d.began = h.ejections

@@ -41,6 +41,9 @@ type Pool struct {
 	apart    int           // of these, DialContext's that MaxConns does not bound
 	drained  chan struct{} // made by shut; closed when open is 0
 
+	era   atomic.Uint32 // counts calls of Evict; changed under mu
+	renew bool          // no connection was dialled since the last Evict
+
 	gate     gate
 	dialing  int           // dials in flight
 	stalled  int           // of these, the ones that have taken longer than FallbackDelay
@@ -84,6 +87,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
 	g.queue = newQueue(g.clock, config.MaxWaiting)
+	g.maxConns.Store(int32(config.MaxConns))
 	return g
 }
 
@@ -182,8 +186,8 @@ func (p *Pool) statsLocked() PoolStats {
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
 	if !p.closed {
-		stats.MaxConns = p.config.MaxConns
-		stats.Limit = int(p.limiter.allowed(p.config.MaxConns))
+		stats.MaxConns = p.most()
+		stats.Limit = int(p.limiter.allowed(p.most()))
 	}
 	if inUse > 0 {
 		stats.OldestLease = p.oldestLeaseLocked()
@@ -222,7 +226,7 @@ func (p *Pool) useLocked(u *Usage) {
 	if p.barred {
 		u.Ejected++
 	}
-	u.MaxConns = p.config.MaxConns
+	u.MaxConns = p.most()
 	most := int(p.limiter.allowed(u.MaxConns))
 	if most < u.MaxConns && (u.Limit == 0 || most < u.Limit) {
 		u.Limit = most

@@ -103,7 +103,7 @@ func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err e
 			if len(down) == 0 || slices.ContainsFunc(hosts, (*host).isUp) {
 				if r.full && !failed {
 					err = fmt.Errorf("%w: each of %d hosts has its MaxConns of %d connections",
-						ErrOverloaded, len(hosts), s.config.MaxConns)
+						ErrOverloaded, len(hosts), s.most())
 				}
 				return nil, failed, err
 			}
@@ -264,7 +264,7 @@ func (h *host) dropUnused() {
 func (h *host) reserve() bool {
 	h.mu.Lock()
 	defer h.unlock()
-	if h.closed || h.limited && h.open >= h.config.MaxConns {
+	if h.closed || h.limited && h.open >= h.most() {
 		return false
 	}
 	h.open++

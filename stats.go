@@ -117,6 +117,10 @@ type HostStats struct {
 	// Arm.Latency).
 	Latency time.Duration
 
+	// Draining says that the host is drained (see Service.Drain). It is empty once Open and Dialing
+	// are 0. The score is then 0, and the counters are those of the connections that are left.
+	Draining bool
+
 	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
 	// failed, or its leases failed more than those of the other hosts (see
 	// ServiceConfig.ConsecutiveFailures).
@@ -175,13 +179,14 @@ type ServiceStats struct {
 	// Retries that were refused are not.
 	GetFailures uint64
 
-	// Registered is how many hosts are registered. With MaxHosts, that may be more than are in use.
+	// Registered is how many hosts are registered, drained ones included. With MaxHosts, that may be
+	// more than are in use.
 	Registered int
 
 	// Strategy is what the strategy's String method returns, or else its type.
 	Strategy string
 
 	// Hosts are the hosts in use, in no particular order: all registered hosts, or with MaxHosts
-	// the subset.
+	// the subset. Drained hosts are among them.
 	Hosts []HostStats
 }

@@ -252,6 +252,8 @@ func (p *Pool) unfitLocked(c *conn, now time.Duration) reason {
 		return forEjection
 	case c.outlived(now):
 		return forLifetime
+	case p.surplusLocked(1) > 0:
+		return forSurplus
 	}
 	return 0
 }
@@ -276,7 +278,7 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 			p.limiter.observe(lasted, now)
 			p.queue.shortest.observe(lasted, now)
 		}
-		p.limiter.grow(p.load.Load()-p.outside, p.config.MaxConns, p.clock)
+		p.limiter.grow(p.load.Load()-p.outside, p.most(), p.clock)
 	}
 	if p.limiter.limit != was {
 		p.allowLocked()
@@ -303,7 +305,7 @@ func (p *Pool) relax() {
 	if p.closed || p.limiter.limit == 0 {
 		return
 	}
-	p.limiter.relax(p.clock.now(), p.config.MaxConns)
+	p.limiter.relax(p.clock.now(), p.most())
 	p.allowLocked()
 	p.settleLocked()
 	if p.limiter.limit > 0 {
@@ -315,7 +317,7 @@ func (p *Pool) relax() {
 func (p *Pool) allowLocked() {
 	p.allowed = 0
 	if !p.closed && !p.barred {
-		p.allowed = p.limiter.allowed(p.config.MaxConns) + p.outside
+		p.allowed = p.limiter.allowed(p.most()) + p.outside
 	}
 }
 
