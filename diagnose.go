@@ -68,19 +68,24 @@ func (s *Service) diagnose() (attempts []Attempt, usage Usage) {
 	for _, h := range s.order {
 		h.mu.Lock()
 		h.useLocked(&usage)
-		cause := h.cause
-		if cause == nil {
-			cause = h.dialErr
-		}
-		if cause == nil && h.gate.state == gateSilent {
-			cause = errSilent
-		}
+		cause := h.whyLocked()
 		h.mu.Unlock()
 		if cause != nil {
 			attempts = append(attempts, Attempt{h.address, cause})
 		}
 	}
 	return attempts, usage
+}
+
+// whyLocked returns why a host cannot be reached, nil if nothing tells that it cannot.
+func (h *host) whyLocked() error {
+	switch {
+	case h.cause != nil:
+		return h.cause
+	case h.dialErr == nil && h.gate.state == gateSilent:
+		return errSilent
+	}
+	return h.dialErr
 }
 
 // errSilent is the cause given for a host that swallows connection requests.

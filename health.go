@@ -49,6 +49,9 @@ const ejectionJitter = 0.2
 func (h *host) become(to status) {
 	from := h.status
 	h.status = to
+	if from != to {
+		h.cluster.changed.ring()
+	}
 	out, wasOut := to == ejected, from == ejected
 	if out == wasOut || h.closed {
 		return

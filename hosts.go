@@ -180,6 +180,7 @@ func (c *change) commitLocked() {
 	if len(c.joined)+len(c.left) > 0 {
 		c.service.size.Store(int32(len(c.service.order)))
 		c.service.staleLocked()
+		c.service.changed.ring()
 	}
 }
 
