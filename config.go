@@ -113,7 +113,8 @@ type ServiceConfig struct {
 
 	// StatsdAddr is the host:port of a statsd server that gets the service's metrics over UDP. The
 	// server may be down, or its name unknown, at any time: metrics are lost until it is there, and
-	// nothing else happens. Default "": no metrics, at no cost.
+	// nothing else happens. The port is a number or the name of a service. Default "": no metrics,
+	// at no cost.
 	StatsdAddr string
 
 	// StatsdSampleRate is the share of calls whose timings are sent, in (0, 1]. Counters are exact
@@ -142,9 +143,10 @@ type ServiceConfig struct {
 	// metrics per host. Default: HostMetricsOff.
 	StatsdHostMetrics HostMetrics
 
-	// Logger gets hosts that are ejected, hosts that fail alike and resolvers that fail (warn),
-	// hosts that are restored (info), and plug-ins that misbehave (error). Default: slog.Default,
-	// from warn on. A logger with slog.DiscardHandler silences the service.
+	// Logger gets hosts that are ejected, addresses that the driver cannot dial, hosts that fail
+	// alike and resolvers that fail (warn), hosts that are restored (info), and plug-ins that
+	// misbehave (error). Default: slog.Default, from warn on. A logger with slog.DiscardHandler
+	// silences the service.
 	Logger *slog.Logger
 }
 
@@ -176,6 +178,9 @@ func (c *ServiceConfig) Validate() error {
 		return negative("DecayDuration", c.DecayDuration)
 	case c.MemoizeScoreDuration < 0:
 		return negative("MemoizeScoreDuration", c.MemoizeScoreDuration)
+	case c.StatsdAddr != "" && checkHostPort("udp", c.StatsdAddr) != nil:
+		return fmt.Errorf("%w: StatsdAddr %q is not the host:port of a server: %w", ErrInvalidArg,
+			c.StatsdAddr, checkHostPort("udp", c.StatsdAddr))
 	case !(c.StatsdSampleRate >= 0 && c.StatsdSampleRate <= 1):
 		return fmt.Errorf("%w: StatsdSampleRate %v is outside [0, 1]", ErrInvalidArg,
 			c.StatsdSampleRate)

@@ -14,7 +14,8 @@ import (
 // connections are dialled in the background.
 //
 // Any string is allowed. A host whose address cannot be dialled is ejected, with the cause in the
-// log and in GetConn's errors, and does the other hosts no harm. Add does nothing if the address is
+// log and in GetConn's errors, and does the other hosts no harm. If the driver can tell beforehand,
+// the log says so at once (see Driver). Add does nothing if the address is
 // registered already or the service is closed. With MaxHosts, pooly may not use this host, or may
 // stop using another.
 func (s *Service) Add(address string) {
@@ -193,6 +194,10 @@ func (c *change) settle() {
 		s.forget(h)
 	}
 	for _, h := range c.joined {
+		if err := h.checkAddress(); err != nil {
+			s.log.Warn("pooly: address cannot be dialled",
+				"service", s.name, "address", h.address, "error", err)
+		}
 		if !s.direct.Load() {
 			h.prespawn(s.config.PrespawnConns)
 		}

@@ -312,6 +312,7 @@ func TestNewPoolAndNewServicePanicOnImpossibleValues(t *testing.T) {
 		"DecayDuration":        {DecayDuration: -1},
 		"MemoizeScoreDuration": {MemoizeScoreDuration: -1},
 		"StatsdSampleRate":     {StatsdSampleRate: 1.5},
+		"StatsdAddr":           {StatsdAddr: "garbage"},
 	} {
 		err := config.Validate()
 		require.ErrorIs(t, err, pooly.ErrInvalidArg)
