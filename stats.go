@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"encoding/json"
+	"iter"
 	"time"
 )
 
@@ -47,24 +48,42 @@ type ClosedStats struct {
 }
 
 // Total returns how many connections were closed for any reason.
-func (s ClosedStats) Total() uint64 {
-	return s.Idle + s.Lifetime + s.Failed + s.Unfit + s.Ejected + s.Evicted + s.Surplus + s.Asked +
-		s.Removed
+func (s ClosedStats) Total() (n uint64) {
+	for _, closed := range s.All() {
+		n += closed
+	}
+	return n
+}
+
+// All yields the name of each reason, in the order of the fields, and how many connections were
+// closed for it. Names are those of the fields in lower case.
+func (s ClosedStats) All() iter.Seq2[string, uint64] {
+	return func(yield func(string, uint64) bool) {
+		for i, n := range s.counters() {
+			if !yield(reasonNames[i], *n) {
+				return
+			}
+		}
+	}
+}
+
+var reasonNames = [...]string{
+	"idle", "lifetime", "failed", "unfit", "ejected", "evicted", "surplus", "asked", "removed",
+}
+
+func (s *ClosedStats) counters() [len(reasonNames)]*uint64 {
+	return [...]*uint64{&s.Idle, &s.Lifetime, &s.Failed, &s.Unfit, &s.Ejected, &s.Evicted, &s.Surplus,
+		&s.Asked, &s.Removed}
 }
 
 func (s *ClosedStats) add(t ClosedStats) {
-	s.Idle += t.Idle
-	s.Lifetime += t.Lifetime
-	s.Failed += t.Failed
-	s.Unfit += t.Unfit
-	s.Ejected += t.Ejected
-	s.Evicted += t.Evicted
-	s.Surplus += t.Surplus
-	s.Asked += t.Asked
-	s.Removed += t.Removed
+	from := t.counters()
+	for i, n := range s.counters() {
+		*n += *from[i]
+	}
 }
 
-// reason is why a connection is closed. 0: it is not.
+// reason is why a connection is closed, the place of its counter plus one. 0: it is not.
 type reason uint8
 
 const (
@@ -80,9 +99,7 @@ const (
 )
 
 func (s *ClosedStats) count(why reason) {
-	counters := [...]*uint64{&s.Idle, &s.Lifetime, &s.Failed, &s.Unfit, &s.Ejected, &s.Evicted,
-		&s.Surplus, &s.Asked, &s.Removed}
-	*counters[why-1]++
+	*s.counters()[why-1]++
 }
 
 func (s *PoolStats) add(t PoolStats) {
