@@ -27,6 +27,9 @@ func (p *Pool) shutLocked() (idle []*conn, first bool) {
 	p.closed = true
 	p.allowLocked()
 	p.cancel()
+	for _, d := range p.flights {
+		d.watch.Reset(closeGrace) // it may not heed its context
+	}
 	p.gate.resume()
 	if p.relaxing != nil {
 		p.relaxing.Stop()
@@ -58,18 +61,19 @@ func (p *Pool) freePlace() {
 
 // destroy closes a connection in the background, since a driver may be slow. The place becomes free
 // once the driver has closed it, so that the host never sees more than MaxConns. If the driver hangs,
-// the place becomes free after closeGrace. Then freed is closed.
-func (p *Pool) destroy(c *conn, why reason) (freed <-chan struct{}) {
+// the place becomes free after closeGrace.
+func (p *Pool) destroy(c *conn, why reason) {
+	p.destroyFor(c, why, nil)
+}
+
+// destroyFor is destroy for someone who waits for the place. Unless it is nil, freed is closed then.
+func (p *Pool) destroyFor(c *conn, why reason, freed chan struct{}) {
 	if c.share != nil {
 		p.endShare(c, why)
 	}
-	x := &closing{conn: c, why: why, freed: make(chan struct{})}
-	x.slow = time.AfterFunc(closeGrace, func() {
-		p.log.Warn("pooly: driver is slow to close a connection", "address", p.address)
-		x.free()
-	})
+	x := &closing{conn: c, why: why, freed: freed}
+	x.slow = time.AfterFunc(closeGrace, x.late)
 	go x.run()
-	return x.freed
 }
 
 // closing is a connection that is being closed.
@@ -77,8 +81,14 @@ type closing struct {
 	conn  *conn
 	why   reason
 	slow  *time.Timer
-	once  sync.Once // frees the place
-	freed chan struct{}
+	once  sync.Once     // frees the place
+	freed chan struct{} // nil if nobody waits
+}
+
+func (x *closing) late() {
+	p := x.conn.pool
+	p.log.Warn("pooly: driver is slow to close a connection", "address", p.address)
+	x.free()
 }
 
 func (x *closing) run() {
@@ -90,7 +100,9 @@ func (x *closing) run() {
 func (x *closing) free() {
 	x.once.Do(func() {
 		x.conn.pool.buried(x.conn, x.why)
-		close(x.freed)
+		if x.freed != nil {
+			close(x.freed)
+		}
 	})
 }
 
@@ -168,13 +180,15 @@ func closeAll(pools []*Pool, deadline time.Duration) error {
 }
 
 func cutAll(pools []*Pool, deadline time.Duration) error {
-	var closing []<-chan struct{}
+	var closing []chan struct{}
 	leases, dials := 0, 0
 	for _, p := range pools {
 		conns, dialing := p.cut()
 		leases, dials = leases+len(conns), dials+dialing
 		for _, c := range conns {
-			closing = append(closing, p.destroy(c, forRemoval))
+			freed := make(chan struct{})
+			p.destroyFor(c, forRemoval, freed)
+			closing = append(closing, freed)
 		}
 	}
 	for _, freed := range closing {

@@ -23,9 +23,9 @@ type dial struct {
 	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer   // abandons a try if the driver ignores its context
-	unhurry func() bool   // ends the wait for the pool's end, after which watch has closeGrace left
 
 	// Guarded by pool.mu.
+	index   int  // its index in Pool.flights
 	landed  bool // the driver has returned, or the dial was abandoned
 	stalled bool // it has taken longer than FallbackDelay; counted in Pool.stalled
 }
@@ -53,17 +53,9 @@ func (p *Pool) startDialLocked(d *dial) {
 			p.log.Warn("pooly: driver does not return from Dial", "address", p.address)
 		}
 	})
-	d.unhurry = context.AfterFunc(p.ctx, func() { p.hurry(d) })
+	d.index = len(p.flights)
+	p.flights = append(p.flights, d)
 	go p.run(d)
-}
-
-// hurry gives a dial of a pool that was closed closeGrace to return. Its context has ended.
-func (p *Pool) hurry(d *dial) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !d.landed {
-		d.watch.Reset(closeGrace)
-	}
 }
 
 // mostOfADial returns how long the driver's Dial may take until it is abandoned.
@@ -142,7 +134,11 @@ func (p *Pool) landLocked(d *dial) bool {
 		d.stall.Stop()
 	}
 	d.watch.Stop()
-	d.unhurry()
+	last := p.flights[len(p.flights)-1]
+	last.index = d.index
+	p.flights[d.index] = last
+	p.flights[len(p.flights)-1] = nil
+	p.flights = p.flights[:len(p.flights)-1]
 	if d.stalled {
 		p.stalled--
 	}

@@ -45,6 +45,7 @@ type Pool struct {
 	renew bool          // no connection was dialled since the last Evict
 
 	gate     gate
+	flights  []*dial       // dials in flight, without DialContext's
 	dialing  int           // dials in flight
 	stalled  int           // of these, the ones that have taken longer than FallbackDelay
 	racing   int           // of these, DialContext's, which serve no waiter

@@ -288,8 +288,10 @@ func (h *host) evictIdle(ctx context.Context) bool {
 	c := h.idle.pop()
 	h.settleLocked()
 	h.unlock()
+	freed := make(chan struct{})
+	h.destroyFor(c, forSurplus, freed)
 	select {
-	case <-h.destroy(c, forSurplus):
+	case <-freed:
 		return true
 	case <-ctx.Done():
 		return false

@@ -233,10 +233,13 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	if why == 0 {
 		return nil
 	}
-	freed := p.destroy(c, why)
-	if c.outside {
-		<-freed // the client has called Close, and expects that it is closed
+	if !c.outside {
+		p.destroy(c, why)
+		return nil
 	}
+	freed := make(chan struct{})
+	p.destroyFor(c, why, freed)
+	<-freed // the client has called Close, and expects that it is closed
 	return nil
 }
 
