@@ -275,7 +275,7 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 			o.rated, o.failure = false, false
 			break
 		}
-		p.limiter.cut(p.load.Load()-p.outside, p.clock.now())
+		p.limiter.cut(min(p.load.Load()-p.outside, int32(p.most())), p.clock.now())
 	case o.well():
 		if lasted > 0 {
 			p.limiter.observe(lasted, now)
