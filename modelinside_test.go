@@ -196,7 +196,7 @@ func (l *look) pool(p *Pool) {
 		{"a gate has a timer while it is paused", (p.gate.state == gatePaused) == (p.gate.timer != nil)},
 		{"what it can serve is offered", p.closed || p.line.offer.Load() > 0 || !p.canServeLocked()},
 		{"a quiet pool has nothing to do", !p.quiet ||
-			p.line.offer.Load() > 0 && !p.doubt.failed && !p.ages && p.limiter.limit == 0 && line == 0 && p.open <= p.most()},
+			p.line.offer.Load() > 0 && !p.doubt.failed && !p.ages && p.limiter.limit == 0 && line == 0},
 	} {
 		if !check.ok {
 			l.failf("%s: not so: %s: %s", a, check.what, p.describeLocked())

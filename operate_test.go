@@ -532,6 +532,77 @@ func TestResizeDownWhileADialIsInFlight(t *testing.T) {
 	})
 }
 
+func TestResizeUpDialsAllAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
+		_ = get(t, s)
+		d.slow("a", 100*time.Millisecond)
+		served := make(chan *pooly.Conn, 4)
+		for range 4 {
+			go func() { c, _ := s.GetConn(); served <- c }()
+		}
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, s.Resize(5))
+		for range 4 {
+			require.NotNil(t, <-served)
+		}
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
+	})
+}
+
+// Their callers have gone.
+func TestResizeDownClosesConnectionsThatNobodyWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 5}}, "a")
+		held := get(t, s)
+		d.slow("a", 100*time.Millisecond)
+		for range 3 {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				_, _ = s.GetConnContext(ctx)
+			}()
+		}
+		time.Sleep(60 * time.Millisecond)
+		require.Equal(t, 3, s.Stats().Dialing)
+		require.NoError(t, s.Resize(2))
+		time.Sleep(100 * time.Millisecond)
+		require.Equal(t, 2, s.Stats().Open)
+		require.EqualValues(t, 2, s.Stats().Closed.Surplus)
+		release(t, held)
+		require.Equal(t, 2, s.Stats().Idle)
+	})
+}
+
+type tellsProbes struct {
+	*fakeDriver
+	probes *[]bool
+}
+
+func (d tellsProbes) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
+	*d.probes = append(*d.probes, pooly.IsProbe(ctx))
+	return d.fakeDriver.Dial(ctx, address)
+}
+
+// A driver whose connections share a socket must not share the old one.
+func TestAfterEvictADialSharesNothingOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var probes []bool
+		s := pooly.NewService("test", &pooly.ServiceConfig{
+			PoolConfig:    pooly.PoolConfig{Driver: tellsProbes{newFakeDriver(), &probes}},
+			PrespawnConns: -1,
+		})
+		s.Add("a")
+		_ = get(t, s).CloseOnRelease()
+		require.NoError(t, s.Evict("a"))
+		for range 2 {
+			_ = get(t, s)
+		}
+		require.Equal(t, []bool{false, true, false}, probes)
+	})
+}
+
 func TestResizeOfSharedClientsKeepsTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dials := 0

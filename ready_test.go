@@ -42,9 +42,16 @@ func TestReadyDialsAndWaitsForSoManyHosts(t *testing.T) {
 
 func TestReadyWaitsForHostsThatComeUpOrAreAdded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d := readyService(t, "down")
-		d.refuse("down")
+		s, d := readyService(t)
 		failure := make(chan error, 1)
+		go func() { failure <- s.Ready(t.Context(), 1) }()
+		synctest.Wait()
+		s.Add("first")
+		require.NoError(t, <-failure)
+		s.Remove("first")
+
+		d.refuse("down")
+		s.Add("down")
 		go func() { failure <- s.Ready(t.Context(), 2) }()
 		time.Sleep(time.Minute)
 		s.Add("a")

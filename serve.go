@@ -50,7 +50,7 @@ func (p *Pool) settleLocked() {
 		offered = false
 	}
 	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 &&
-		p.line.length.Load() == 0 && p.open-p.apart <= p.most()
+		p.line.length.Load() == 0
 }
 
 // canServeLocked reports whether the pool can serve one more caller: with an idle connection, or
