@@ -278,7 +278,7 @@ func (h *host) reserve() bool {
 }
 
 // evictIdle closes an idle connection, and waits for its place. It reports false if there is none,
-// or if ctx ends first: the driver may be slow to close.
+// or if ctx or the pool ends first: the driver may be slow to close.
 func (h *host) evictIdle(ctx context.Context) bool {
 	h.mu.Lock()
 	if h.idle.top == nil {
@@ -293,6 +293,8 @@ func (h *host) evictIdle(ctx context.Context) bool {
 	select {
 	case <-freed:
 		return true
+	case <-h.ctx.Done(): // the host is removed, or the service closed
+		return false
 	case <-ctx.Done():
 		return false
 	}
