@@ -102,3 +102,39 @@ func BenchmarkTryLeaseInOverload(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFatalRelease is a GetConn that dials and a Release that closes, both at no cost: what a connection's life
+// costs the pool.
+func BenchmarkFatalRelease(b *testing.B) {
+	s := pooly.NewService("bench", &pooly.ServiceConfig{
+		PoolConfig:          pooly.PoolConfig{Driver: nopDriver{}},
+		ConsecutiveFailures: -1,
+		PrespawnConns:       -1,
+	})
+	defer s.Close()
+	s.Add("a")
+	churn := func(b *testing.B) {
+		c, err := s.GetConn()
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		_ = c.CloseOnRelease()
+		_ = c.Release(nil, pooly.HostUp)
+	}
+	b.Run("sequential", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			churn(b)
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(8)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				churn(b)
+			}
+		})
+	})
+}

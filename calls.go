@@ -55,6 +55,19 @@ func isLocal(err error) bool {
 	return false
 }
 
+// checkAddress asks the driver whether the address can be dialled. Most drivers cannot tell.
+func (p *Pool) checkAddress() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = recovered(p.log, "Driver.CheckAddress", v)
+		}
+	}()
+	if d, ok := p.config.Driver.(interface{ CheckAddress(string) error }); ok {
+		return d.CheckAddress(p.address)
+	}
+	return nil
+}
+
 func (p *Pool) callClose(c *Conn) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -78,7 +91,7 @@ func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
 		if v := recover(); v != nil {
 			err = recovered(p.log, "Driver.TestOnBorrow", v)
 		} else { // the caller's goroutine ends
-			p.takeBack(c.lease, false)
+			p.takeBack(c.lease, forUnfit)
 		}
 	}()
 	err = p.config.Driver.TestOnBorrow(&c.origin)

@@ -8,7 +8,7 @@ import (
 
 // How a pool closes, in this order:
 //  1. shut lets no call or dial begin.
-//  2. destroyAll closes idle connections.
+//  2. destroyAll closes idle connections, in the background.
 //  3. Each Release closes its connection.
 //  4. At the deadline, cut closes connections that are still leased.
 
@@ -27,6 +27,9 @@ func (p *Pool) shutLocked() (idle []*conn, first bool) {
 	p.closed = true
 	p.allowLocked()
 	p.cancel()
+	for _, d := range p.flights {
+		d.watch.Reset(closeGrace) // it may not heed its context
+	}
 	p.gate.resume()
 	if p.relaxing != nil {
 		p.relaxing.Stop()
@@ -56,25 +59,57 @@ func (p *Pool) freePlace() {
 	}
 }
 
-// destroy closes a connection and frees its place once the driver has closed it, so that the host
-// never sees more than MaxConns. If the driver hangs, the place becomes free after closeGrace.
-func (p *Pool) destroy(c *conn) {
+// destroy closes a connection in the background, since a driver may be slow. The place becomes free
+// once the driver has closed it, so that the host never sees more than MaxConns. If the driver hangs,
+// the place becomes free after closeGrace.
+func (p *Pool) destroy(c *conn, why reason) {
+	p.destroyFor(c, why, nil)
+}
+
+// destroyFor is destroy for someone who waits for the place. Unless it is nil, freed is closed then.
+func (p *Pool) destroyFor(c *conn, why reason, freed chan struct{}) {
 	if c.share != nil {
-		p.endShare(c)
+		p.endShare(c, why)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		p.callClose(&c.origin)
-	}()
-	t := time.NewTimer(closeGrace)
-	defer t.Stop()
-	select {
-	case <-done:
-	case <-t.C:
-		p.log.Warn("pooly: driver is slow to close a connection", "address", p.address)
-	}
+	x := &closing{conn: c, why: why, freed: freed}
+	x.slow = time.AfterFunc(closeGrace, x.late)
+	go x.run()
+}
+
+// closing is a connection that is being closed.
+type closing struct {
+	conn  *conn
+	why   reason
+	slow  *time.Timer
+	once  sync.Once     // frees the place
+	freed chan struct{} // nil if nobody waits
+}
+
+func (x *closing) late() {
+	p := x.conn.pool
+	p.log.Warn("pooly: driver is slow to close a connection", "address", p.address)
+	x.free()
+}
+
+func (x *closing) run() {
+	defer x.free() // even if the driver ends this goroutine
+	defer x.slow.Stop()
+	x.conn.pool.callClose(&x.conn.origin)
+}
+
+func (x *closing) free() {
+	x.once.Do(func() {
+		x.conn.pool.buried(x.conn, x.why)
+		if x.freed != nil {
+			close(x.freed)
+		}
+	})
+}
+
+// buried counts a connection as closed, and frees its place.
+func (p *Pool) buried(c *conn, why reason) {
 	p.mu.Lock()
+	p.closings.count(why)
 	last := p.conns[len(p.conns)-1]
 	last.index = c.index
 	p.conns[c.index] = last
@@ -89,10 +124,10 @@ func (p *Pool) destroy(c *conn) {
 
 // endShare is called before a connection is closed that has a share. If the share is over or too
 // old, its other connections are closed too: idle ones now, leased ones when their leases end.
-func (p *Pool) endShare(c *conn) {
+func (p *Pool) endShare(c *conn, why reason) {
 	p.mu.Lock()
-	if !c.retired && (c.spent || c.share.Over() || c.outlived(p.clock.now())) {
-		p.endShareLocked(c.share)
+	if !c.retired && (c.spent != 0 || c.share.Over() || c.outlived(p.clock.now())) {
+		p.endShareLocked(c.share, why)
 		p.settleLocked()
 	}
 	p.unlock()
@@ -100,11 +135,14 @@ func (p *Pool) endShare(c *conn) {
 
 // endShareLocked makes the leases of a share the last ones, and closes its idle connections in the
 // background.
-func (p *Pool) endShareLocked(s *Share) {
+func (p *Pool) endShareLocked(s *Share, why reason) {
 	s.over.Store(true)
 	for _, c := range p.conns {
 		if c.share == s {
-			c.spent, c.retired = true, true
+			c.retired = true
+			if c.spent == 0 {
+				c.spent = why
+			}
 		}
 	}
 	var idle []*conn
@@ -114,16 +152,14 @@ func (p *Pool) endShareLocked(s *Share) {
 		}
 		return c.share != s
 	})
-	go p.destroyAll(idle)
+	go p.destroyAll(idle, why) // without the lock
 }
 
-// destroyAll closes connections concurrently. It returns when their places are free.
-func (p *Pool) destroyAll(conns []*conn) {
-	var wg sync.WaitGroup
+// destroyAll closes connections in the background.
+func (p *Pool) destroyAll(conns []*conn, why reason) {
 	for _, c := range conns {
-		wg.Go(func() { p.destroy(c) })
+		p.destroy(c, why)
 	}
-	wg.Wait()
 }
 
 // closeAll waits until pools that were shut have no connection left. At the deadline it closes
@@ -143,14 +179,20 @@ func closeAll(pools []*Pool, deadline time.Duration) error {
 }
 
 func cutAll(pools []*Pool, deadline time.Duration) error {
-	var wg sync.WaitGroup
+	var closing []chan struct{}
 	leases, dials := 0, 0
 	for _, p := range pools {
 		conns, dialing := p.cut()
 		leases, dials = leases+len(conns), dials+dialing
-		wg.Go(func() { p.destroyAll(conns) })
+		for _, c := range conns {
+			freed := make(chan struct{})
+			p.destroyFor(c, forRemoval, freed)
+			closing = append(closing, freed)
+		}
 	}
-	wg.Wait()
+	for _, freed := range closing {
+		<-freed
+	}
 	if leases == 0 && dials == 0 {
 		return fmt.Errorf("%w: the driver has not closed all connections after %v",
 			ErrOpTimeout, deadline)

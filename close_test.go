@@ -1,7 +1,9 @@
 package pooly_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -50,6 +52,38 @@ func TestCloseAtItsDeadlineClosesWhatIsLeftAndSaysHowMany(t *testing.T) {
 		require.Zero(t, d.host("a").open+d.host("b").open+d.host("gone").open)
 		require.Zero(t, s.Stats().InUse)
 	})
+}
+
+// The same holds for hosts that are removed, and for dials of DialContext.
+func TestCloseWaitsASecondForADialThatHeedsNoContext(t *testing.T) {
+	for name, dial := range map[string]func(*pooly.Service) error{
+		"GetConn": func(s *pooly.Service) error { _, err := s.GetConn(); return err },
+		"DialContext": func(s *pooly.Service) error {
+			_, err := s.DialContext(context.Background(), "", "")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, d := newService(t, pooly.ServiceConfig{
+					PoolConfig:    pooly.PoolConfig{DialTimeout: time.Hour},
+					FallbackDelay: -1,
+					Logger:        slog.New(slog.DiscardHandler),
+				}, "a")
+				d.slow("a", time.Minute)
+				d.on("a", func(h *fakeHost) { h.deaf = true })
+				failure := make(chan error, 1)
+				go func() { failure <- dial(s) }()
+				time.Sleep(time.Second)
+				began := time.Now()
+				require.NoError(t, s.Close())
+				require.Equal(t, time.Second, time.Since(began))
+				require.ErrorIs(t, <-failure, pooly.ErrPoolClosed)
+				time.Sleep(time.Hour) // the dial connects after all, and is closed
+				require.Zero(t, d.host("a").open)
+			})
+		})
+	}
 }
 
 func TestCloseEndsEveryCallThatWaits(t *testing.T) {
@@ -126,12 +160,12 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestCloseDoesNotWaitForADialThatHeedsNoContext(t *testing.T) {
+func TestCloseAtItsDeadlineSaysHowManyDialsHaveNotReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{
 			PoolConfig:    pooly.PoolConfig{DialTimeout: 2 * time.Minute},
 			PrespawnConns: 1,
-			CloseDeadline: time.Minute,
+			CloseDeadline: 500 * time.Millisecond,
 		})
 		d.slow("a", time.Hour)
 		d.on("a", func(h *fakeHost) { h.deaf = true })
@@ -139,7 +173,7 @@ func TestCloseDoesNotWaitForADialThatHeedsNoContext(t *testing.T) {
 		time.Sleep(time.Second)
 		began := time.Now()
 		err := s.Close()
-		require.Equal(t, time.Minute, time.Since(began))
+		require.Equal(t, 500*time.Millisecond, time.Since(began))
 		require.ErrorIs(t, err, pooly.ErrOpTimeout)
 		require.ErrorContains(t, err, "1 dials have not returned")
 		time.Sleep(time.Hour)

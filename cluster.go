@@ -19,6 +19,8 @@ type cluster struct {
 	// when a host was last added or restored, by the clock; see clientConn.outdated
 	gainedAt atomic.Int64
 
+	changed bell // rings when hosts, or the health of one, have changed
+
 	answers atomic.Uint64 // that clients of DialContext got, from all hosts
 
 	fitting atomic.Bool // the strategy asks for latencies at the current load

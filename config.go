@@ -113,7 +113,8 @@ type ServiceConfig struct {
 
 	// StatsdAddr is the host:port of a statsd server that gets the service's metrics over UDP. The
 	// server may be down, or its name unknown, at any time: metrics are lost until it is there, and
-	// nothing else happens. Default "": no metrics, at no cost.
+	// nothing else happens. The port is a number or the name of a service. Default "": no metrics,
+	// at no cost.
 	StatsdAddr string
 
 	// StatsdSampleRate is the share of calls whose timings are sent, in (0, 1]. Counters are exact
@@ -142,9 +143,10 @@ type ServiceConfig struct {
 	// metrics per host. Default: HostMetricsOff.
 	StatsdHostMetrics HostMetrics
 
-	// Logger gets hosts that are ejected, hosts that fail alike and resolvers that fail (warn),
-	// hosts that are restored (info), and plug-ins that misbehave (error). Default: slog.Default,
-	// from warn on. A logger with slog.DiscardHandler silences the service.
+	// Logger gets hosts that are ejected, addresses that the driver cannot dial, hosts that fail
+	// alike and resolvers that fail (warn), hosts that are restored (info), and plug-ins that
+	// misbehave (error). Default: slog.Default, from warn on. A logger with slog.DiscardHandler
+	// silences the service.
 	Logger *slog.Logger
 }
 
@@ -176,6 +178,9 @@ func (c *ServiceConfig) Validate() error {
 		return negative("DecayDuration", c.DecayDuration)
 	case c.MemoizeScoreDuration < 0:
 		return negative("MemoizeScoreDuration", c.MemoizeScoreDuration)
+	case c.StatsdAddr != "" && checkHostPort("udp", c.StatsdAddr) != nil:
+		return fmt.Errorf("%w: StatsdAddr %q is not the host:port of a server: %w", ErrInvalidArg,
+			c.StatsdAddr, checkHostPort("udp", c.StatsdAddr))
 	case !(c.StatsdSampleRate >= 0 && c.StatsdSampleRate <= 1):
 		return fmt.Errorf("%w: StatsdSampleRate %v is outside [0, 1]", ErrInvalidArg,
 			c.StatsdSampleRate)
@@ -226,9 +231,9 @@ type PoolConfig struct {
 	// leases after its lifetime (see Share). For connections of DialContext, see Outdated.
 	MaxConnLifetime time.Duration
 
-	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it. A
-	// Dial that has not returned a second later is abandoned: its place becomes free, and what it
-	// returns is closed. Default 10 s.
+	// DialTimeout bounds each dial, with any driver: the context that Dial gets ends after it, or
+	// when the host is removed or the service closed. A Dial that has not returned a second later is
+	// abandoned: its place becomes free, and what it returns is closed. Default 10 s.
 	DialTimeout time.Duration
 
 	// TestTimeout bounds TestOnBorrow, for a driver that cannot be trusted to return at once. A
@@ -242,7 +247,7 @@ type PoolConfig struct {
 
 	// MaxConns is the most connections that a host may have at any time, whether leased, idle,
 	// being dialled or being closed. Default 30, or what the driver says (see Driver). It bounds
-	// the connections of DialContext only if it is set.
+	// the connections of DialContext only if it is set. Resize changes it.
 	//
 	// While requests time out, pooly finds a lower limit of leases for the host by itself, so that
 	// callers queue here and not in the server. It rises again as requests succeed, and is lifted

@@ -2,8 +2,10 @@ package pooly_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,88 @@ import (
 	"github.com/3XX0/pooly"
 	"github.com/stretchr/testify/require"
 )
+
+func TestStatsdAddrMustBeHostAndPort(t *testing.T) {
+	for _, address := range []string{
+		"garbage", ":", "127.0.0.1:nonsense", "[::1", ":0", "localhost:", "localhost:65536", "localhost:-1",
+		"udp://localhost:8125", "http://localhost",
+	} {
+		err := (&pooly.ServiceConfig{StatsdAddr: address}).Validate()
+		require.ErrorIs(t, err, pooly.ErrInvalidArg, address)
+		require.ErrorContains(t, err, fmt.Sprintf("StatsdAddr %q is not the host:port of a server: ", address))
+	}
+	for _, address := range []string{"localhost:8125", ":8125", "[::1]:8125", "no.such.host.invalid:1", "statsd:domain"} {
+		require.NoError(t, (&pooly.ServiceConfig{StatsdAddr: address}).Validate(), address)
+	}
+}
+
+func TestAnAddressThatCannotBeDialledIsLoggedOnceByName(t *testing.T) {
+	dialer := func(context.Context, string, string) (net.Conn, error) { return nil, errFatal }
+	custom := pooly.NewNetDriver("tcp")
+	custom.SetDialContext(dialer)
+	usual := pooly.NewNetDriver("tcp")
+	usual.SetDialContext(dialer)
+	usual.SetDialContext(nil)
+	for _, tt := range []struct {
+		driver  pooly.Driver
+		address string
+		bad     bool
+	}{
+		{pooly.NewNetDriver("tcp"), "http://10.0.0.1:80", true},
+		{pooly.NewNetDriver("tcp"), "10.0.0.1", true},
+		{pooly.NewNetDriver("tcp4"), "10.0.0.1:", true},
+		{pooly.NewNetDriver("tcp"), "", true},
+		{usual, "10.0.0.1", true},
+		{pooly.NewNetDriver("tcp6"), "[::1]:1", false},
+		{pooly.NewNetDriver("tcp"), "no.such.host.invalid:http", false},
+		{pooly.NewNetDriver("unix"), "/run/server.sock", false},
+		{custom, "pod/redis-0", false},
+		{newFakeDriver(), "anything", false},
+	} {
+		var log syncBuffer
+		s := pooly.NewService("names", &pooly.ServiceConfig{
+			PoolConfig:    pooly.PoolConfig{Driver: tt.driver},
+			PrespawnConns: -1,
+			Logger:        slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		for range 3 {
+			s.Add(tt.address)
+			s.SetHosts(tt.address)
+		}
+		require.True(t, s.Has(tt.address), "it is used all the same")
+		want := 0
+		if tt.bad {
+			want = 1
+			require.Contains(t, log.String(), fmt.Sprintf("service=names address=%s error=", textOf(tt.address)))
+		}
+		require.Equal(t, want, strings.Count(log.String(), "address cannot be dialled"), "%s: %s", tt.address, log.String())
+		require.NoError(t, s.Close())
+	}
+}
+
+// textOf returns a value as slog's TextHandler writes it.
+func textOf(value string) string {
+	if value == "" {
+		return `""`
+	}
+	return value
+}
+
+type rogueChecker struct{ *fakeDriver }
+
+func (rogueChecker) CheckAddress(string) error { panic("no") }
+
+func TestDriverThatPanicsInCheckAddressDoesNoHarm(t *testing.T) {
+	var log syncBuffer
+	s := pooly.NewService("rogue", &pooly.ServiceConfig{
+		PoolConfig: pooly.PoolConfig{Driver: rogueChecker{newFakeDriver()}},
+		Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	s.Add("a")
+	release(t, get(t, s))
+	require.Contains(t, log.String(), "Driver.CheckAddress panicked")
+	require.NoError(t, s.Close())
+}
 
 // math.MaxInt64 is what people write for "no limit". A sum with it must not be a time long ago.
 func TestGreatestDurationsMeanNoLimit(t *testing.T) {

@@ -41,7 +41,7 @@ type conn struct {
 	used    uint8             // guarded like leases; how many of them were handed out
 	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
 	cut     bool              // guarded by pool.mu; Close has closed it under its lease
-	spent   bool              // guarded by pool.mu; its lease is its last
+	spent   reason            // guarded by pool.mu; why its lease is its last; 0: it is not
 	sampled bool              // set by the lease; Release sends its duration to statsd
 	retired bool              // guarded by pool.mu; its share is over, see endShareLocked
 	outside bool              // immutable once adopted; it is of DialContext
@@ -51,6 +51,7 @@ type conn struct {
 	value     any
 	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool
+	era       uint32        // immutable once adopted; the pool's era when its dial began
 	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
 	index     int           // guarded by pool.mu; its index in pool.conns
 	idleSince time.Duration // guarded by pool.mu; set only if connections expire

@@ -65,8 +65,8 @@ func TestReleaseWithAFatalErrorClosesTheConnection(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 1}}, "a")
 		c := get(t, s)
 		require.NoError(t, c.Release(errFatal, pooly.HostUp))
+		next := get(t, s) // waits for the place
 		require.True(t, fakeOf(c).isClosed())
-		next := get(t, s)
 		require.NotSame(t, fakeOf(c), fakeOf(next))
 		require.NoError(t, next.Release(errTemporary, pooly.HostUp))
 		require.False(t, fakeOf(next).isClosed(), "a temporary error is not fatal")

@@ -30,7 +30,7 @@ func (s *Service) explain(reason error) error {
 		return e
 	case s.size.Load() == 0:
 		if reason == ErrNoHostAvailable {
-			e.Reason = fmt.Errorf("%w: no host is registered", ErrNoHostAvailable)
+			e.Reason = s.noHost()
 		}
 		return e
 	}
@@ -46,25 +46,46 @@ func (s *Service) explain(reason error) error {
 	return e
 }
 
+// noHost returns the error of a call that finds no host in use.
+func (s *Service) noHost() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, registered := range s.drained {
+		if registered {
+			n++
+		}
+	}
+	if n > 0 {
+		return fmt.Errorf("%w: all %d hosts are drained", ErrNoHostAvailable, n)
+	}
+	return fmt.Errorf("%w: no host is registered", ErrNoHostAvailable)
+}
+
 func (s *Service) diagnose() (attempts []Attempt, usage Usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.order {
 		h.mu.Lock()
 		h.useLocked(&usage)
-		cause := h.cause
-		if cause == nil {
-			cause = h.dialErr
-		}
-		if cause == nil && h.gate.state == gateSilent {
-			cause = errSilent
-		}
+		cause := h.whyLocked()
 		h.mu.Unlock()
 		if cause != nil {
 			attempts = append(attempts, Attempt{h.address, cause})
 		}
 	}
 	return attempts, usage
+}
+
+// whyLocked returns why a host cannot be reached, nil if nothing tells that it cannot.
+func (h *host) whyLocked() error {
+	switch {
+	case h.cause != nil:
+		return h.cause
+	case h.dialErr == nil && h.gate.state == gateSilent:
+		return errSilent
+	}
+	return h.dialErr
 }
 
 // errSilent is the cause given for a host that swallows connection requests.

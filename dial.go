@@ -17,12 +17,14 @@ type dial struct {
 	more    int           // how many connections to dial after this one, one after the other
 	probe   bool          // a background dial that finds out whether an ejected host is back
 	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
+	renews  bool          // it shares nothing with connections from before Evict
 	beganAt time.Duration // by the pool's clock
 	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer   // abandons a try if the driver ignores its context
 
 	// Guarded by pool.mu.
+	index   int  // its index in Pool.flights
 	landed  bool // the driver has returned, or the dial was abandoned
 	stalled bool // it has taken longer than FallbackDelay; counted in Pool.stalled
 }
@@ -41,7 +43,7 @@ func (p *Pool) prespawn(n int) {
 func (p *Pool) startDialLocked(d *dial) {
 	p.open++
 	p.dialing++
-	d.beganAt = p.clock.now()
+	d.beganAt, d.renews = p.clock.now(), p.renew
 	if p.fallback > 0 {
 		d.stall = time.AfterFunc(p.fallback, func() { p.dialStalls(d) })
 	}
@@ -50,6 +52,8 @@ func (p *Pool) startDialLocked(d *dial) {
 			p.log.Warn("pooly: driver does not return from Dial", "address", p.address)
 		}
 	})
+	d.index = len(p.flights)
+	p.flights = append(p.flights, d)
 	go p.run(d)
 }
 
@@ -66,7 +70,7 @@ func (p *Pool) run(d *dial) {
 		}
 	}()
 	ctx := p.ctx
-	if d.began > 0 { // the host is ejected
+	if d.began > 0 || d.renews {
 		ctx = asProbe(ctx)
 	}
 	for try := 1; ; try++ {
@@ -129,6 +133,11 @@ func (p *Pool) landLocked(d *dial) bool {
 		d.stall.Stop()
 	}
 	d.watch.Stop()
+	last := p.flights[len(p.flights)-1]
+	last.index = d.index
+	p.flights[d.index] = last
+	p.flights[len(p.flights)-1] = nil
+	p.flights = p.flights[:len(p.flights)-1]
 	if d.stalled {
 		p.stalled--
 	}
@@ -150,9 +159,10 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	}
 	after := p.connectedLocked(d, c)
 	if p.allowed == 0 { // closed since the dial began, or ejected because of its leases
+		why := p.unfitLocked(c, 0)
 		p.unlock()
 		d.done(after)
-		p.destroy(c)
+		p.destroy(c, why)
 		return
 	}
 	c.fresh = true
@@ -164,13 +174,17 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	if c.lease == nil {
 		c.fresh = false // it may die while it is idle
 	}
-	unused := p.direct.Load() && d.ended == nil && p.idle.top == c
+	why := c.spent
+	if why == 0 && (p.direct.Load() && d.ended == nil || p.surplusLocked(0) > 0) {
+		why = forSurplus
+	}
+	unused := why != 0 && p.idle.top == c
 	if unused {
 		p.idle.pop()
 	}
 	p.unlock()
 	if unused {
-		p.destroy(c)
+		p.destroy(c, why)
 	}
 	d.done(after)
 	p.queue.match() // a waiter that avoids the host needs a dial of another now
@@ -182,17 +196,23 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	p.conns = append(p.conns, c)
 	if c.share != nil {
 		if c.outlived(p.clock.now()) { // so the next dial opens a new connection
-			p.endShareLocked(c.share)
+			p.endShareLocked(c.share, forLifetime)
+		} else if c.share.Over() {
+			c.spent = forFailure
 		}
-		c.spent = c.share.Over()
 		if old := c.share.replaces.Swap(nil); old != nil {
-			p.endShareLocked(old)
+			p.endShareLocked(old, forEjection)
 		}
+	}
+	if c.era != p.era.Load() {
+		c.spent = forEviction // its dial began before
+	} else {
+		p.renew = false
 	}
 	if p.closed {
 		return nil
 	}
-	p.gate.connected(p.config.MaxConns)
+	p.gate.connected(p.most())
 	p.dialErr = nil
 	if p.owner != nil {
 		after = p.owner.dialEnded(d, nil)
@@ -278,6 +298,7 @@ func (p *Pool) hopesLocked(d *dial) bool {
 func (p *Pool) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.config.DialTimeout)
 	defer cancel()
+	era := p.era.Load()
 	handle, err := p.callDial(ctx)
 	switch {
 	case err != nil:
@@ -291,7 +312,7 @@ func (p *Pool) connect(ctx context.Context) (*conn, error) {
 		return nil, errReusedConn
 	}
 	c := handle.conn
-	c.pool = p
+	c.pool, c.era = p, era
 	if lifetime := p.config.MaxConnLifetime; lifetime > 0 {
 		c.expires = c.ends(lifetime, p.clock.now())
 	}

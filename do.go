@@ -177,7 +177,7 @@ func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 	o := c.outcome(err)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		if o.fatal {
-			p.spend(c)
+			p.spend(c, forFailure)
 		}
 		o = outcome{}
 	}
@@ -212,7 +212,7 @@ func (c *Conn) watch(ctx context.Context) (unwatch func() (interrupted bool)) {
 	done, interrupted := make(chan struct{}), false
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		if interrupted = c.conn.pool.spend(c); interrupted {
+		if interrupted = c.conn.pool.spend(c, forFailure); interrupted {
 			c.closeSocket(nc)
 		}
 	})

@@ -79,6 +79,11 @@
 // takes the list from a [Resolver]: package dns has one for DNS, and the module
 // github.com/3XX0/pooly/etcd has one for etcd.
 //
+// # Operation
+//
+// [Service.Ready] waits at start-up until hosts have connected. [Service.Drain] takes a host out for
+// maintenance, [Service.Evict] has its connections replaced, and [Service.Resize] changes MaxConns.
+//
 // # Examples
 //
 // Programs to run and to copy from are at https://github.com/3XX0/pooly/tree/master/examples:

@@ -11,8 +11,12 @@ import "context"
 // gets the *Conn that Dial returned, not the lease that GetConn hands out. If a method panics, the
 // connection counts as broken, and the panic and its stack are logged.
 //
-// A driver may also have a method DefaultMaxConns() int. It returns what MaxConns is if the
-// configuration leaves it 0, for a protocol that the usual default does not suit.
+// A driver may have two more methods:
+//   - DefaultMaxConns() int returns what MaxConns is if the configuration leaves it 0, for a
+//     protocol that the usual default does not suit.
+//   - CheckAddress(address string) error returns an error if an address can never be dialled, such
+//     as a URL where host:port is needed. It must not wait for the network. The service logs the
+//     error once, as a warning, when it begins to use the address. The host is used all the same.
 type Driver interface {
 	// Dial connects to address, and wraps the connection with NewConn. Each call returns a Conn of
 	// its own.
@@ -43,8 +47,9 @@ type Driver interface {
 	Temporary(err error) bool
 }
 
-// IsProbe reports whether a Dial with this context finds out if an ejected host is back. What the
-// host's older connections share proves nothing then.
+// IsProbe reports whether a Dial with this context must share nothing with older connections of the
+// host. Either it finds out if an ejected host is back, of which they prove nothing. Or Evict was
+// called, and they are to be closed.
 func IsProbe(ctx context.Context) bool {
 	return ctx.Value(probeKey{}) != nil
 }

@@ -40,8 +40,8 @@ var (
 	ErrConnReleased = errors.New("pooly: connection already released")
 )
 
-// GetConnError is the error of GetConn, GetConnContext, Lease, DialContext and the Get methods of
-// Pool. It implements net.Error.
+// GetConnError is the error of GetConn, GetConnContext, Lease, DialContext, Ready and the Get methods
+// of Pool. It implements net.Error.
 //
 // [errors.Is] and [errors.As] find its Reason and every cause in Attempts. So errors.Is(err,
 // ErrNoHostAvailable) and errors.Is(err, syscall.ECONNREFUSED) may both hold.

@@ -59,7 +59,7 @@ func (g *gate) failed() {
 
 // mayDialLocked reports whether one more dial may start.
 func (p *Pool) mayDialLocked() bool {
-	return p.open-p.apart < p.config.MaxConns && p.allowed > 0 &&
+	return p.open-p.apart < p.most() && p.allowed > 0 &&
 		p.gate.state == gateOpen && p.dialing < max(1, p.gate.most)
 }
 

@@ -89,7 +89,8 @@ func TestSilentHostIsNotDialledUntilADialEnds(t *testing.T) {
 
 func TestDialsAtOnceAreOneAtFirstThenAllThenFewAfterAFailure(t *testing.T) {
 	var g gate
-	p := &Pool{group: &group{config: PoolConfig{MaxConns: 4}}, allowed: 4}
+	p := &Pool{group: new(group), allowed: 4}
+	p.maxConns.Store(4)
 	atOnce := func() (n int) {
 		p.gate, p.dialing = g, 0
 		for p.mayDialLocked() {

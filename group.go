@@ -19,6 +19,8 @@ type group struct {
 	direct   atomic.Bool                // DialContext was called: no unused connections are kept
 	limited  bool                       // immutable; MaxConns was set, so it bounds DialContext too
 
+	maxConns atomic.Int32 // MaxConns, as Resize has left it
+
 	size atomic.Int32 // hosts in use
 	up   atomic.Int32 // hosts in use that are not ejected
 
@@ -33,6 +35,11 @@ type group struct {
 
 	// time of the last tick, by clock; right to about 100 ms while busy; 0 for a Pool used alone
 	coarse atomic.Int64
+}
+
+// most returns MaxConns as it is now.
+func (g *group) most() int {
+	return int(g.maxConns.Load())
 }
 
 // An owner is told how a pool's leases and dials end. All methods but drained are called with the

@@ -49,6 +49,9 @@ const ejectionJitter = 0.2
 func (h *host) become(to status) {
 	from := h.status
 	h.status = to
+	if from != to {
+		h.cluster.changed.ring()
+	}
 	out, wasOut := to == ejected, from == ejected
 	if out == wasOut || h.closed {
 		return
@@ -86,7 +89,7 @@ func (h *host) eject(cause error, byFeedback bool) (after func()) {
 			h.cluster.outliers.readmit()
 		}
 		h.cluster.keeper.hostEjected(h, cause)
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forEjection)
 	}
 }
 
@@ -158,7 +161,7 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 			return
 		}
 		h.cluster.outliers.compare(h, o.cause)
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forEjection)
 	}
 }
 
@@ -210,7 +213,7 @@ func (h *host) dialDown(d *dial) bool {
 	if h.closed || h.status != ejected {
 		return false
 	}
-	full := h.open-h.apart >= h.config.MaxConns
+	full := h.open-h.apart >= h.most()
 	if h.dialing == 0 && !full {
 		d.began = h.ejections
 		h.startDialLocked(d)

@@ -107,7 +107,9 @@ func (m *hostMetrics) reportHost(stats *HostStats) {
 		m.hosts[stats.Address] = h
 	}
 	h.round = m.round
-	m.gauge(h, "score", percent(stats.Score))
+	if !stats.Draining {
+		m.gauge(h, "score", percent(stats.Score))
+	}
 	ejected := int64(0)
 	if stats.Ejected {
 		ejected = 1

@@ -14,7 +14,8 @@ import (
 // connections are dialled in the background.
 //
 // Any string is allowed. A host whose address cannot be dialled is ejected, with the cause in the
-// log and in GetConn's errors, and does the other hosts no harm. Add does nothing if the address is
+// log and in GetConn's errors, and does the other hosts no harm. If the driver can tell beforehand,
+// the log says so at once (see Driver). Add does nothing if the address is
 // registered already or the service is closed. With MaxHosts, pooly may not use this host, or may
 // stop using another.
 func (s *Service) Add(address string) {
@@ -26,20 +27,17 @@ func (s *Service) Add(address string) {
 	}
 	c := s.newChange()
 	s.mu.Lock()
-	switch {
-	case s.closed || s.registeredLocked(address):
-	case s.subset == nil:
-		c.joinLocked(address)
-	default:
-		in, out := s.subset.Add(address)
-		c.replaceLocked(out, in)
+	if _, drained := s.drained[address]; drained {
+		s.drained[address] = true
+	} else if !s.closed && !s.registeredLocked(address) {
+		c.enterLocked(address)
 	}
 	c.commitLocked()
 	s.mu.Unlock()
 	c.settle()
 }
 
-// Remove takes a host out. When it returns, GetConn no longer picks the host. Its idle connections
+// Remove takes a host out, also one that is drained. When it returns, GetConn no longer picks the host. Its idle connections
 // are closed in the background, leased ones when they are released. Removing an unknown address
 // does nothing.
 //
@@ -48,13 +46,10 @@ func (s *Service) Add(address string) {
 func (s *Service) Remove(address string) {
 	c := s.newChange()
 	s.mu.Lock()
-	switch {
-	case !s.registeredLocked(address):
-	case s.subset == nil:
-		c.leaveLocked(s.hosts[address])
-	default:
-		out, in := s.subset.Remove(address)
-		c.replaceLocked(out, in)
+	if _, drained := s.drained[address]; drained {
+		delete(s.drained, address)
+	} else if s.registeredLocked(address) {
+		c.dropLocked(address)
 	}
 	c.commitLocked()
 	s.mu.Unlock()
@@ -74,6 +69,7 @@ func (s *Service) SetHosts(addresses ...string) {
 		s.mu.Unlock()
 		return
 	}
+	addresses = s.withoutDrainedLocked(addresses)
 	if s.subset != nil {
 		addresses = s.subset.Set(addresses)
 	}
@@ -84,6 +80,9 @@ func (s *Service) SetHosts(addresses ...string) {
 }
 
 func (s *Service) registeredLocked(address string) bool {
+	if s.drained[address] {
+		return true
+	}
 	if s.subset != nil {
 		return s.subset.Has(address)
 	}
@@ -103,6 +102,26 @@ type change struct {
 // newChange calls the ScoreCalculator, so it must be called without a lock.
 func (s *Service) newChange() *change {
 	return &change{service: s, score: s.calculate(decay.NoTrials), now: s.clock.now()}
+}
+
+// enterLocked registers an address.
+func (c *change) enterLocked(address string) {
+	if c.service.subset == nil {
+		c.joinLocked(address)
+		return
+	}
+	in, out := c.service.subset.Add(address)
+	c.replaceLocked(out, in)
+}
+
+// dropLocked undoes enterLocked.
+func (c *change) dropLocked(address string) {
+	if c.service.subset == nil {
+		c.leaveLocked(c.service.hosts[address])
+		return
+	}
+	out, in := c.service.subset.Remove(address)
+	c.replaceLocked(out, in)
 }
 
 func (c *change) joinLocked(address string) {
@@ -162,6 +181,7 @@ func (c *change) commitLocked() {
 	if len(c.joined)+len(c.left) > 0 {
 		c.service.size.Store(int32(len(c.service.order)))
 		c.service.staleLocked()
+		c.service.changed.ring()
 	}
 }
 
@@ -170,10 +190,14 @@ func (c *change) settle() {
 	s := c.service
 	for _, h := range c.left {
 		idle := h.retire()
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forRemoval)
 		s.forget(h)
 	}
 	for _, h := range c.joined {
+		if err := h.checkAddress(); err != nil {
+			s.log.Warn("pooly: address cannot be dialled",
+				"service", s.name, "address", h.address, "error", err)
+		}
 		if !s.direct.Load() {
 			h.prespawn(s.config.PrespawnConns)
 		}

@@ -56,6 +56,7 @@ func TestRemoveLetsLeasesFinish(t *testing.T) {
 		s.Add("a") // again, while a lease of its former life is out
 		again := get(t, s)
 		release(t, held)
+		synctest.Wait()
 		require.True(t, fakeOf(held).isClosed())
 		require.False(t, fakeOf(again).isClosed())
 		release(t, again)

@@ -112,6 +112,9 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 			return nil, ErrOverloaded
 		}
 	}
+	if s.size.Load() == 0 {
+		return nil, s.noHost()
+	}
 	return nil, ErrNoHostAvailable
 }
 
@@ -130,7 +133,7 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 		h.mu.Lock()
 		failures := h.dialFailures
 		wanted := h.barred && down || h.load.Load() < h.allowed
-		ok := wanted && !h.closed && h.open < h.config.MaxConns
+		ok := wanted && !h.closed && h.open < h.most()
 		if ok {
 			if h.barred {
 				d.began = h.ejections
@@ -239,9 +242,7 @@ func (s *Service) CloseIdle() {
 		idle := h.idle.drain()
 		h.settleLocked()
 		h.unlock()
-		if len(idle) > 0 {
-			go h.destroyAll(idle)
-		}
+		h.destroyAll(idle, forEviction)
 	}
 }
 
@@ -318,26 +319,26 @@ func (c *Conn) CloseOnRelease() error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: CloseOnRelease of a Conn that came from no pool", ErrInvalidArg)
 	}
-	if !c.conn.pool.spend(c) {
+	if !c.conn.pool.spend(c, forRequest) {
 		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(c.Address()))
 	}
 	return nil
 }
 
 // spend makes a lease the last of its connection. It reports false if the lease has ended.
-func (p *Pool) spend(l *Conn) bool {
+func (p *Pool) spend(l *Conn, why reason) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l.conn.lease != l || l.conn.cut {
 		return false
 	}
-	l.conn.spent = true
+	l.conn.spent = why
 	return true
 }
 
 // retire ends a lease and closes its connection, whatever the outcome.
 func (p *Pool) retire(l *Conn, o outcome) error {
-	p.spend(l)
+	p.spend(l, forFailure)
 	return p.put(l, o)
 }
 

@@ -175,6 +175,7 @@ func TestCloseOnReleaseClosesTheConnectionWhateverTheOutcome(t *testing.T) {
 			require.NoError(t, c.CloseOnRelease())
 			require.False(t, fakeOf(c).isClosed())
 			require.NoError(t, end(c))
+			synctest.Wait()
 			require.True(t, fakeOf(c).isClosed())
 		}
 		require.NoError(t, s.Close())

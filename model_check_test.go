@@ -121,7 +121,7 @@ func unmarked(err error) error {
 
 // checkHopeless holds if no host could have served the call, which made all its rounds.
 func (m *model) checkHopeless(c *modelCall, failure *pooly.GetConnError, in pooly.Inside) {
-	if len(m.want) == 0 || m.changed(opAdd, opRemove, opSet) {
+	if len(m.want) == 0 || m.changed(opAdd, opRemove, opSet, opDrain, opResume) {
 		return
 	}
 	alone := !slices.ContainsFunc(m.calls, func(other *modelCall) bool { // or it has the diagnosis of an earlier one
@@ -267,6 +267,8 @@ func (m *model) checkConns() {
 		case !c.idle():
 		case c.condemned:
 			m.failf("connection %d of %s is open after a fatal error", c.id, c.of.address)
+		case c.evicted:
+			m.failf("connection %d of %s is open after Evict", c.id, c.of.address)
 		case !m.want[c.of.address]:
 			m.failf("connection %d of %s is open after its removal", c.id, c.of.address)
 		case m.closed:
@@ -283,6 +285,9 @@ func (m *model) checkCounts(stats pooly.ServiceStats, in pooly.Inside) {
 	if stats.Gets != m.gets || stats.Puts != m.puts || stats.GetFailures != m.lost || stats.Retries != m.retries && !m.doing1() {
 		m.failf("Stats count %d gets, %d puts, %d failures and %d retries, not %d, %d, %d and %d",
 			stats.Gets, stats.Puts, stats.GetFailures, stats.Retries, m.gets, m.puts, m.lost, m.retries)
+	}
+	if m.plan.MaxHosts > 0 && m.deaf() {
+		return // its host may have left the subset, so that it was given up earlier
 	}
 	if !m.raced && stats.Dials != uint64(m.dials) {
 		m.failf("Stats count %d dials, and %d have ended", stats.Dials, m.dials)
@@ -322,6 +327,16 @@ func (m *model) checkCounts(stats pooly.ServiceStats, in pooly.Inside) {
 	}
 }
 
+// deaf reports whether a dial is in flight that heeds no context.
+func (m *model) deaf() bool {
+	for _, h := range m.hosts {
+		if slices.ContainsFunc(h.dials, func(d *modelDial) bool { return d.mode.deaf }) {
+			return true
+		}
+	}
+	return false
+}
+
 // doing1 reports whether some call of Do is under way, whose retries are not counted yet.
 func (m *model) doing1() bool {
 	return slices.ContainsFunc(m.calls, func(c *modelCall) bool { return c.kind == opDo && !c.done })
@@ -330,8 +345,26 @@ func (m *model) doing1() bool {
 // checkHosts holds if the hosts in use are those that should be, and none is ejected without a
 // failure.
 func (m *model) checkHosts(stats pooly.ServiceStats, in pooly.Inside) {
-	if stats.Registered != len(m.want) {
-		m.failf("%d hosts are registered, not %d", stats.Registered, len(m.want))
+	drained := 0
+	for address, registered := range m.drained {
+		if m.service.Has(address) != registered {
+			m.failf("%s is drained, and Has says that it is registered: %v", address, !registered)
+		}
+		if registered {
+			drained++
+		}
+	}
+	if stats.Registered != len(m.want)+drained {
+		m.failf("%d hosts are registered, not %d and %d drained", stats.Registered, len(m.want), drained)
+	}
+	stats.Hosts = slices.DeleteFunc(stats.Hosts, func(s pooly.HostStats) bool {
+		if s.Draining {
+			drained--
+		}
+		return s.Draining
+	})
+	if drained != 0 {
+		m.failf("%d drained hosts are missing in Stats", drained)
 	}
 	least, most := len(m.want), len(m.want)
 	if n := m.plan.MaxHosts; n > 0 {
@@ -358,7 +391,7 @@ func (m *model) checkHosts(stats pooly.ServiceStats, in pooly.Inside) {
 		case s.Ejected && h.troubled.IsZero():
 			m.failf("%s is ejected, and nothing has failed", s.Address)
 		case !s.Ejected && h.endedStep == m.step && h.endedBad && !h.endedOK && host.Conns == 0 && m.nothingWasLeased(s.Address) &&
-			m.plan.MaxHosts == 0 && h.addedStep < m.step && !m.changed(opSleep, opAdd, opSet, opRemove):
+			m.plan.MaxHosts == 0 && h.addedStep < m.step && !m.changed(opSleep, opAdd, opSet, opRemove, opDrain, opResume):
 			m.failf("%s is not ejected although its last dial failed", s.Address)
 		}
 	}
@@ -433,7 +466,7 @@ func (m *model) checkLiveness(in pooly.Inside, pending []*modelCall) {
 // ends that is about to serve the caller.
 func (m *model) checkDials(in pooly.Inside) {
 	if m.upset || in.Up == 0 || m.inside.Up != in.Up ||
-		m.changed(opSleep, opAdd, opRemove, opSet, opClose, opSettle, opKill, opMode) || len(m.batch) == 0 {
+		m.changed(opSleep, opAdd, opRemove, opSet, opDrain, opResume, opEvict, opResize, opClose, opSettle, opKill, opMode) || len(m.batch) == 0 {
 		return
 	}
 	callers := m.waited

@@ -297,8 +297,8 @@ func TestAWaiterThatAvoidsAHostIsDialledForWhenItsDialEnds(t *testing.T) {
 	})
 }
 
-// A release that has its host ejected must not wait for the driver to close what is idle there.
-func TestReleaseWaitsForNoConnectionButItsOwn(t *testing.T) {
+// Neither for its own connection, nor for those that were idle at a host that it has ejected. But Close waits for both.
+func TestReleaseWaitsForNoConnectionToBeClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := pooly.NewService("test", &pooly.ServiceConfig{
 			PrespawnConns:       -1,
@@ -306,15 +306,16 @@ func TestReleaseWaitsForNoConnectionButItsOwn(t *testing.T) {
 			BanditStrategy:      stubborn{},
 			PoolConfig:          pooly.PoolConfig{Driver: slowToClose(newFakeDriver(), 500*time.Millisecond)},
 		})
-		defer s.Close()
 		s.Add("a")
 		s.Add("b")
 		c, idle := get(t, s), get(t, s)
 		release(t, idle)
 		began := time.Now()
 		_ = c.Release(errFatal, pooly.HostDown)
+		require.Zero(t, time.Since(began))
+		require.Equal(t, 2, s.Stats().Open, "they have their places until they are closed")
+		require.NoError(t, s.Close())
 		require.Equal(t, 500*time.Millisecond, time.Since(began))
-		time.Sleep(time.Second)
 	})
 }
 

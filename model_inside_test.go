@@ -27,6 +27,16 @@ type InsideHost struct {
 	Leased, Idle, Conns, Dialing int
 }
 
+// Used returns how many hosts are in use.
+func (in Inside) Used() (n int) {
+	for _, h := range in.Hosts {
+		if h.InUse {
+			n++
+		}
+	}
+	return n
+}
+
 // LookInside checks the invariants of a service's state. Nothing else may run meanwhile.
 func LookInside(s *Service) Inside {
 	l := look{in: Inside{Hosts: make(map[string]*InsideHost)}}
@@ -116,7 +126,7 @@ func (l *look) host(h *host) {
 	out := h.status == ejected
 	in := l.of(h.address)
 	in.Ejected, in.Paused = out, h.gate.state == gatePaused
-	in.Full, in.Limited = h.load.Load() >= h.allowed, int(h.limiter.allowed(h.config.MaxConns)) < h.config.MaxConns
+	in.Full, in.Limited = h.load.Load() >= h.allowed, int(h.limiter.allowed(h.most())) < h.most()
 	if !out {
 		l.in.Up++
 	}
@@ -170,12 +180,13 @@ func (l *look) pool(p *Pool) {
 	}{
 		{"load is leases, line and claims", int(p.load.Load()) == leased+line+p.claimed},
 		{"open is connections and dials", p.open == len(p.conns)+p.dialing},
-		{"open is within MaxConns", p.open >= 0 && p.open <= p.config.MaxConns},
+		{"dials that connected are open or closed", p.dials-p.dialFailures == uint64(len(p.conns))+p.closings.Total()},
+		{"nothing idle is beyond MaxConns", p.open >= 0 && (p.idle.length == 0 || p.surplusLocked(0) == 0)},
 		{"outside is DialContext's leases", p.closed || int(p.outside) == outside},
 		{"allowed follows from closed, barred, limit and outside", p.allowed == p.mayBeOut()},
 		{"a pool that serves no one offers nothing", p.allowed > 0 || p.line.offer.Load() == 0},
 		{"the limit is none, or from 1 to MaxConns",
-			p.limiter.limit == 0 || p.limiter.limit >= 1 && p.limiter.limit <= float64(p.config.MaxConns)},
+			p.closed || p.limiter.limit == 0 || p.limiter.limit >= 1 && p.limiter.limit <= float64(p.most())},
 		{"stalled dials are dials", p.stalled >= 0 && p.stalled <= p.dialing},
 		{"dials of DialContext are dials", p.racing >= 0 && p.racing <= p.dialing},
 		{"it is silent for a stalled dial", p.gate.state != gateSilent || p.stalled > 0},
@@ -183,7 +194,7 @@ func (l *look) pool(p *Pool) {
 		{"a pool that serves no one has no claims and no line", p.allowed > 0 || p.claimed+line == 0},
 		{"each in line has a dial", p.spareLocked() >= 0},
 		{"nobody is in line while a connection is idle", line == 0 || p.idle.length == 0},
-		{"a gate lets at most MaxConns dials start", p.gate.most >= 0 && p.gate.most <= p.config.MaxConns},
+		{"a gate lets at most MaxConns dials start", p.closed || p.gate.most >= 0 && p.gate.most <= p.most()},
 		{"a gate has a timer while it is paused", (p.gate.state == gatePaused) == (p.gate.timer != nil)},
 		{"what it can serve is offered", p.closed || p.line.offer.Load() > 0 || !p.canServeLocked()},
 		{"a quiet pool has nothing to do", !p.quiet ||
@@ -208,7 +219,7 @@ func (p *Pool) mayBeOut() int32 {
 	if p.closed || p.barred {
 		return 0
 	}
-	n := int32(p.config.MaxConns)
+	n := int32(p.most())
 	if p.limiter.limit != 0 {
 		n = min(n, int32(p.limiter.limit))
 	}
@@ -234,7 +245,7 @@ func (l *look) conns(p *Pool) (leased, outside int) {
 	n := 0
 	for c := p.idle.top; c != nil; c = c.below {
 		n++
-		if c.lease != nil || c.spent || c.cut {
+		if c.lease != nil || c.spent != 0 || c.cut {
 			l.failf("%s: an idle connection is leased, or had its last lease", p.address)
 		}
 		if c.index >= len(p.conns) || p.conns[c.index] != c {

@@ -30,7 +30,11 @@ type model struct {
 	waited int          // callers that waited after the last step
 
 	hosts   map[string]*modelHost
-	want    map[string]bool // the addresses that are registered
+	want    map[string]bool // the addresses that are registered and not drained
+	drained map[string]bool // the addresses that are drained, and whether they are registered
+	most    int             // MaxConns
+	former  int             // the most that it was in this step
+	shrunk  int             // the step in which it last became less
 	conns   []*modelConn
 	calls   []*modelCall
 	leases  []*modelLease // held by callers of GetConn
@@ -69,6 +73,7 @@ type modelHost struct {
 	mode       mode
 	modeSince  time.Time
 	closeDelay time.Duration
+	evicted    int  // the step in which Evict was last called
 	churned    bool // it was removed once, so that a former pool may have connections
 	removed    int  // the step in which it was last removed
 	addedStep  int
@@ -106,7 +111,10 @@ type modelDial struct {
 	mode    mode
 	began   time.Time
 	settle  chan bool
-	givenUp bool // by the pool, after DialTimeout and a second
+	givenUp bool      // by the pool, after DialTimeout and a second
+	hurried time.Time // when its host was removed, or the service closed
+	evicted bool
+	surplus bool
 }
 
 // modelConn is a connection, as both the driver and its user see it.
@@ -120,6 +128,8 @@ type modelConn struct {
 	died      int  // the step
 	condemned bool // its last lease ended so that it must be closed
 	late      bool // its dial had been given up
+	evicted   bool // Evict was called since its dial began
+	surplus   bool // Resize made MaxConns less since its dial began
 	cut       bool // closed under its lease
 	idleStep  int  // when its last lease ended or it was dialled
 	idleSince time.Time
@@ -217,7 +227,7 @@ func (m *model) failf(format string, args ...any) {
 func (m *model) begin(batch []op) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.batch, m.since, m.started, m.upset = batch, time.Now(), 0, false
+	m.batch, m.since, m.started, m.upset, m.former = batch, time.Now(), 0, false, m.most
 }
 
 func (m *model) host(address string) *modelHost {
@@ -312,7 +322,7 @@ func (m *model) touch(h *modelHost) {
 			m.busyAt = now
 		}
 	}
-	good = good && occupied < m.plan.MaxConns
+	good = good && occupied < m.most
 	if good && !h.good {
 		h.goodSince = now
 	}
@@ -351,7 +361,19 @@ func (m *model) dialing(h *modelHost) (n int) {
 
 // tooLong reports whether a dial takes so long that its place is given away.
 func (m *model) tooLong(d *modelDial) bool {
+	if !d.hurried.IsZero() {
+		return time.Since(d.hurried) >= time.Second
+	}
 	return time.Since(d.began) >= m.plan.DialTimeout+time.Second
+}
+
+// hurryLocked takes note that a host's dials have a second to return, since the host is gone.
+func (m *model) hurryLocked(h *modelHost) {
+	for _, d := range h.dials {
+		if d.hurried.IsZero() && !m.tooLong(d) {
+			d.hurried = time.Now()
+		}
+	}
 }
 
 // giveUp takes note of the dials that take too long.
@@ -383,9 +405,98 @@ func (m *model) dialEnded(h *modelHost, err error) {
 
 func (m *model) add(address string) {
 	m.mu.Lock()
-	m.joinLocked(address)
+	m.registerLocked(address, true)
 	m.mu.Unlock()
 	m.service.Add(address)
+}
+
+// registerLocked registers an address or not. Drained hosts are not in use in either case.
+func (m *model) registerLocked(address string, registered bool) {
+	_, drained := m.drained[address]
+	switch {
+	case m.closed && m.closeStep < m.step:
+	case drained:
+		m.drained[address] = registered
+	case registered:
+		m.joinLocked(address)
+	default:
+		m.leaveLocked(address)
+	}
+}
+
+func (m *model) drain(address string) {
+	m.mu.Lock()
+	known := m.want[address] || m.drained[address]
+	if m.want[address] {
+		m.leaveLocked(address)
+		m.drained[address] = true
+	}
+	m.mu.Unlock()
+	m.operated("Drain", m.service.Drain(address), known)
+}
+
+func (m *model) resume(address string) {
+	m.mu.Lock()
+	registered, drained := m.drained[address]
+	known := m.want[address] || drained
+	delete(m.drained, address)
+	if registered {
+		m.joinLocked(address)
+	}
+	m.mu.Unlock()
+	m.operated("Resume", m.service.Resume(address), known)
+}
+
+func (m *model) evict(address string) {
+	m.mu.Lock()
+	h := m.host(address)
+	known := m.want[address] || m.drained[address]
+	if m.want[address] {
+		h.evicted = m.step
+		for _, c := range h.conns {
+			c.evicted = true
+		}
+		for _, d := range h.dials {
+			d.evicted = true
+		}
+	}
+	m.mu.Unlock()
+	m.operated("Evict", m.service.Evict(address), known)
+}
+
+func (m *model) resize(most int) {
+	m.mu.Lock()
+	m.former = max(m.former, m.most)
+	if most < m.most {
+		m.shrunk = m.step
+		for _, h := range m.hosts {
+			for _, c := range h.conns {
+				c.surplus = true
+			}
+			for _, d := range h.dials {
+				d.surplus = true
+			}
+		}
+	}
+	m.most = most
+	for _, h := range m.hosts {
+		m.touch(h)
+	}
+	m.mu.Unlock()
+	m.operated("Resize", m.service.Resize(most), true)
+}
+
+// operated checks what an operation returned.
+func (m *model) operated(name string, err error, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.closed:
+	case known && err != nil:
+		m.failf("%s fails: %v", name, err)
+	case !known && !errors.Is(err, pooly.ErrInvalidArg):
+		m.failf("%s of an unknown address returned %v", name, err)
+	}
 }
 
 func (m *model) joinLocked(address string) {
@@ -402,12 +513,14 @@ func (m *model) leaveLocked(address string) {
 	if m.want[address] {
 		delete(m.want, address)
 		h.churned, h.removed, m.changedAt = true, m.step, time.Now()
+		m.hurryLocked(h)
 		m.touch(h)
 	}
 }
 
 func (m *model) remove(address string) {
 	m.mu.Lock()
+	delete(m.drained, address)
 	m.leaveLocked(address)
 	m.mu.Unlock()
 	m.service.Remove(address)
@@ -416,11 +529,7 @@ func (m *model) remove(address string) {
 func (m *model) set(addresses []string) {
 	m.mu.Lock()
 	for i := range modelHosts {
-		if a := hostName(i); slices.Contains(addresses, a) {
-			m.joinLocked(a)
-		} else {
-			m.leaveLocked(a)
-		}
+		m.registerLocked(hostName(i), slices.Contains(addresses, hostName(i)))
 	}
 	m.mu.Unlock()
 	m.service.SetHosts(addresses...)
@@ -460,6 +569,9 @@ func (m *model) close() {
 		return
 	}
 	m.closed, m.closeStep, m.closeBegan = true, m.step, time.Now()
+	for _, h := range m.hosts {
+		m.hurryLocked(h)
+	}
 	go func() {
 		err := m.service.Close()
 		m.mu.Lock()
@@ -610,7 +722,7 @@ func (d *modelDriver) Dial(ctx context.Context, address string) (*pooly.Conn, er
 			occupied++
 		}
 	}
-	if occupied > m.plan.MaxConns && !h.churned && m.plan.MaxHosts == 0 {
+	if occupied > max(m.most, m.former) && !h.churned && m.plan.MaxHosts == 0 {
 		m.failf("%d connections and dials at %s", occupied, address)
 	}
 	m.touch(h)
@@ -634,6 +746,7 @@ func (d *modelDriver) Dial(ctx context.Context, address string) (*pooly.Conn, er
 	}
 	c := &modelConn{
 		id: len(m.conns), of: h, born: time.Now(), idleStep: m.step, idleSince: time.Now(), late: late, model: m,
+		evicted: dial.evicted, surplus: dial.surplus,
 	}
 	h.conns = append(h.conns, c)
 	m.conns = append(m.conns, c)
@@ -700,7 +813,8 @@ func (d *modelDriver) Close(handle *pooly.Conn) {
 // service.
 func (m *model) mayClose(c *modelConn) bool {
 	p := m.plan
-	return c.dead || c.condemned || c.late || // its own
+	return c.dead || c.condemned || c.late || c.evicted || c.surplus || // its own
+		m.shrunk == m.step || c.of.evicted == m.step ||
 		p.IdleTimeout > 0 && time.Since(c.idleSince) >= p.IdleTimeout ||
 		p.Lifetime > 0 && time.Since(c.born) >= p.Lifetime*9/10 ||
 		m.raced || // DialContext takes the place of idle ones, and closes those that come too late

@@ -126,6 +126,10 @@ const (
 	opAdd
 	opRemove
 	opSet
+	opDrain
+	opResume
+	opEvict
+	opResize
 	opMode
 	opSettle
 	opKill
@@ -136,7 +140,7 @@ const (
 
 var opNames = [...]string{
 	"get", "do", "dial", "release", "releaseTwice", "releaseAgain", "talk", "hangUp", "cancel", "add", "remove", "set",
-	"mode", "settle", "kill", "slowClose", "sleep", "close",
+	"drain", "resume", "evict", "resize", "mode", "settle", "kill", "slowClose", "sleep", "close",
 }
 
 // weighted says how often each kind of op is drawn: calls and releases most, so that queues form.
@@ -145,6 +149,7 @@ var weighted = []opKind{
 	opDo, opDo, opDo, opDo, opDial, opDial, opTalk, opTalk, opHangUp,
 	opRelease, opRelease, opRelease, opRelease, opRelease,
 	opReleaseTwice, opReleaseAgain, opCancel, opCancel, opAdd, opRemove, opSet,
+	opDrain, opResume, opResume, opEvict, opResize,
 	opMode, opMode, opMode, opMode, opSettle, opSettle, opKill, opKill, opSlowClose,
 	opSleep, opSleep, opSleep, opSleep, opSleep, opClose,
 }
@@ -173,7 +178,7 @@ func (o op) String() string {
 		what = fmt.Sprintf("%d: %s", o.A, outcomes[o.B].name)
 	case opMode:
 		what = fmt.Sprintf("%s: %s", hostName(o.A), modes[o.B].name)
-	case opAdd, opRemove:
+	case opAdd, opRemove, opDrain, opResume, opEvict:
 		what = hostName(o.A)
 	case opSet:
 		what = strings.Join(hostSet(o.A, o.B), " ")
@@ -353,7 +358,10 @@ func play(p plan, reached *coverage) string {
 }
 
 func newModel(p plan) *model {
-	m := &model{plan: p, born: time.Now(), hosts: make(map[string]*modelHost), want: make(map[string]bool)}
+	m := &model{
+		plan: p, born: time.Now(), most: p.MaxConns,
+		hosts: make(map[string]*modelHost), want: make(map[string]bool), drained: make(map[string]bool),
+	}
 	config := pooly.ServiceConfig{
 		PoolConfig: pooly.PoolConfig{
 			Driver:          (*modelDriver)(m),
@@ -417,6 +425,14 @@ func (m *model) do(o op) {
 		m.add(hostName(o.A))
 	case opRemove:
 		m.remove(hostName(o.A))
+	case opDrain:
+		m.drain(hostName(o.A))
+	case opResume:
+		m.resume(hostName(o.A))
+	case opEvict:
+		m.evict(hostName(o.A))
+	case opResize:
+		m.resize(1 + o.A%4)
 	case opSet:
 		m.set(hostSet(o.A, o.B))
 	case opMode:
@@ -468,6 +484,7 @@ func (m *model) finish() {
 	if m.fault != "" || m.closed {
 		return
 	}
+	m.resize(m.plan.MaxConns)
 	m.rest(20 * time.Second)
 	m.rest(time.Second)
 
@@ -493,7 +510,7 @@ func (m *model) finish() {
 		m.begin(nil)
 		m.releaseAll()
 		m.check()
-		if m.fault != "" || places == len(m.inside.Hosts)*m.plan.MaxConns {
+		if m.fault != "" || places == m.inside.Used()*m.plan.MaxConns {
 			break
 		}
 		m.rest(time.Second) // the limit has to grow back

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ type NetDriver struct {
 	writeTimeout time.Duration
 	tls          *tls.Config // nil: no TLS
 	dial         func(ctx context.Context, network, address string) (net.Conn, error)
+	custom       bool // dial was set
 }
 
 var _ Driver = (*NetDriver)(nil)
@@ -83,10 +85,34 @@ func (d *NetDriver) SetTLSConfig(config *tls.Config) {
 func (d *NetDriver) SetDialContext(
 	dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) {
+	d.dial, d.custom = dial, dial != nil
 	if dial == nil {
-		dial = new(net.Dialer).DialContext
+		d.dial = new(net.Dialer).DialContext
 	}
-	d.dial = dial
+}
+
+// CheckAddress returns an error if an address can never be dialled over TCP: it is not host:port, or
+// has an unknown port. It does not look up the host. Other networks, and a function given to
+// SetDialContext, may take any address. See Driver.
+func (d *NetDriver) CheckAddress(address string) error {
+	if d.custom || !strings.HasPrefix(d.network, "tcp") {
+		return nil
+	}
+	return checkHostPort(d.network, address)
+}
+
+// checkHostPort returns an error if an address is not host:port, where port is a number or the name
+// of a service.
+func checkHostPort(network, address string) error {
+	_, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	port, err := net.LookupPort(network, service) // in a table, without the network
+	if err == nil && port == 0 {
+		err = &net.AddrError{Err: "missing port in address", Addr: address}
+	}
+	return err
 }
 
 // Dial implements Driver.

@@ -15,7 +15,7 @@ var errOutdated = errors.New("pooly: the connection is outdated, dial another")
 
 // Outdated reports whether a client should close an idle connection that DialContext has dialled,
 // and dial another one. conn may have layers on it, such as TLS. That is so in three cases:
-//   - Its host was removed.
+//   - Its host was removed or drained, or its connections were evicted.
 //   - A host was added or restored since it was dialled. Connections of that time become outdated
 //     within 10 s, each at a random moment. The strategy then spreads them over all hosts.
 //   - It is older than MaxConnLifetime.
@@ -46,7 +46,8 @@ func (c *clientConn) outdated() bool {
 	}
 	now := c.host.clock.now()
 	gained := time.Duration(c.host.cluster.gainedAt.Load())
-	return c.host.ctx.Err() != nil || c.lease.conn.outlived(now) ||
+	return c.host.ctx.Err() != nil || c.lease.conn.era != c.host.era.Load() ||
+		c.lease.conn.outlived(now) ||
 		gained > c.born && now-gained >= c.stays
 }
 

@@ -41,7 +41,11 @@ type Pool struct {
 	apart    int           // of these, DialContext's that MaxConns does not bound
 	drained  chan struct{} // made by shut; closed when open is 0
 
+	era   atomic.Uint32 // counts calls of Evict; changed under mu
+	renew bool          // no connection was dialled since the last Evict
+
 	gate     gate
+	flights  []*dial       // dials in flight, without DialContext's
 	dialing  int           // dials in flight
 	stalled  int           // of these, the ones that have taken longer than FallbackDelay
 	racing   int           // of these, DialContext's, which serve no waiter
@@ -52,6 +56,7 @@ type Pool struct {
 	dials        uint64 // dials that ended
 	dialFailures uint64 // of these, the ones that failed
 	cuts         uint64 // leases that Close has ended
+	closings     ClosedStats
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -83,6 +88,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
 	g.queue = newQueue(g.clock, config.MaxWaiting)
+	g.maxConns.Store(int32(config.MaxConns))
 	return g
 }
 
@@ -176,12 +182,13 @@ func (p *Pool) statsLocked() PoolStats {
 		Puts:         p.gets - p.cuts - uint64(inUse),
 		Dials:        p.dials,
 		Failures:     p.dialFailures,
+		Closed:       p.closings,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 	}
 	if !p.closed {
-		stats.MaxConns = p.config.MaxConns
-		stats.Limit = int(p.limiter.allowed(p.config.MaxConns))
+		stats.MaxConns = p.most()
+		stats.Limit = int(p.limiter.allowed(p.most()))
 	}
 	if inUse > 0 {
 		stats.OldestLease = p.oldestLeaseLocked()
@@ -207,7 +214,7 @@ func (p *Pool) Close() error {
 	}
 	p.queue.close()
 	p.reaper.stop()
-	p.destroyAll(idle)
+	p.destroyAll(idle, forRemoval)
 	if err := closeAll([]*Pool{p}, DefaultCloseDeadline); err != nil {
 		return named("pool", quoteAddress(p.address), err)
 	}
@@ -220,7 +227,7 @@ func (p *Pool) useLocked(u *Usage) {
 	if p.barred {
 		u.Ejected++
 	}
-	u.MaxConns = p.config.MaxConns
+	u.MaxConns = p.most()
 	most := int(p.limiter.allowed(u.MaxConns))
 	if most < u.MaxConns && (u.Limit == 0 || most < u.Limit) {
 		u.Limit = most

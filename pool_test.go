@@ -291,6 +291,7 @@ func TestConnectionsEndAfterMaxConnLifetime(t *testing.T) {
 		time.Sleep(7 * time.Second)
 		require.False(t, fakeOf(c).isClosed(), "never under its lease")
 		release(t, c)
+		synctest.Wait()
 		require.True(t, fakeOf(c).isClosed())
 
 		release(t, get(t, s))
@@ -313,6 +314,7 @@ func TestNewPoolAndNewServicePanicOnImpossibleValues(t *testing.T) {
 		"DecayDuration":        {DecayDuration: -1},
 		"MemoizeScoreDuration": {MemoizeScoreDuration: -1},
 		"StatsdSampleRate":     {StatsdSampleRate: 1.5},
+		"StatsdAddr":           {StatsdAddr: "garbage"},
 	} {
 		err := config.Validate()
 		require.ErrorIs(t, err, pooly.ErrInvalidArg)

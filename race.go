@@ -103,7 +103,7 @@ func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err e
 			if len(down) == 0 || slices.ContainsFunc(hosts, (*host).isUp) {
 				if r.full && !failed {
 					err = fmt.Errorf("%w: each of %d hosts has its MaxConns of %d connections",
-						ErrOverloaded, len(hosts), s.config.MaxConns)
+						ErrOverloaded, len(hosts), s.most())
 				}
 				return nil, failed, err
 			}
@@ -174,7 +174,6 @@ func (r *race) start(h *host) bool {
 	}
 	r.running++
 	ctx, cancel := context.WithCancel(r.ctx)
-	unwatch := context.AfterFunc(h.ctx, cancel) // the host may be removed
 	var once sync.Once
 	end := func(c *conn, err error) (first bool) {
 		once.Do(func() {
@@ -188,15 +187,19 @@ func (r *race) start(h *host) bool {
 	watch := time.AfterFunc(h.mostOfADial(), func() {
 		end(nil, errDialHangs)
 	})
+	unwatch := context.AfterFunc(h.ctx, func() { // the host is removed, or the service closed
+		cancel()
+		watch.Reset(closeGrace)
+	})
 	go func() {
 		var c *conn
 		err := errExited
 		defer func() {
+			unwatch()
 			watch.Stop()
 			if !end(c, err) && c != nil {
 				h.callClose(&c.origin) // its place has been given away
 			}
-			unwatch()
 			cancel()
 		}()
 		c, err = h.connect(ctx)
@@ -235,7 +238,7 @@ func (r *race) end(cancel context.CancelFunc) {
 	go func() {
 		for range r.running {
 			if result := <-r.results; result.conn != nil {
-				result.host.destroy(result.conn)
+				result.host.destroy(result.conn, forSurplus)
 			}
 		}
 	}()
@@ -254,14 +257,14 @@ func (h *host) dropUnused() {
 	})
 	h.settleLocked()
 	h.unlock()
-	go h.destroyAll(unused)
+	h.destroyAll(unused, forSurplus)
 }
 
 // reserve takes a place for a connection of DialContext.
 func (h *host) reserve() bool {
 	h.mu.Lock()
 	defer h.unlock()
-	if h.closed || h.limited && h.open >= h.config.MaxConns {
+	if h.closed || h.limited && h.open >= h.most() {
 		return false
 	}
 	h.open++
@@ -275,7 +278,7 @@ func (h *host) reserve() bool {
 }
 
 // evictIdle closes an idle connection, and waits for its place. It reports false if there is none,
-// or if ctx ends first: the driver may be slow to close.
+// or if ctx or the pool ends first: the driver may be slow to close.
 func (h *host) evictIdle(ctx context.Context) bool {
 	h.mu.Lock()
 	if h.idle.top == nil {
@@ -285,14 +288,13 @@ func (h *host) evictIdle(ctx context.Context) bool {
 	c := h.idle.pop()
 	h.settleLocked()
 	h.unlock()
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		h.destroy(c)
-	}()
+	freed := make(chan struct{})
+	h.destroyFor(c, forSurplus, freed)
 	select {
-	case <-closed:
+	case <-freed:
 		return true
+	case <-h.ctx.Done(): // the host is removed, or the service closed
+		return false
 	case <-ctx.Done():
 		return false
 	}
@@ -336,13 +338,13 @@ func (h *host) lendOutside(c *conn) *Conn {
 	if !closed {
 		lease = c.nextLease()
 		h.lendLocked(c, lease)
-		c.spent = true
+		c.spent = forRequest
 		h.outside++
 		h.allowLocked()
 	}
 	h.unlock()
 	if closed {
-		go h.destroy(c)
+		h.destroy(c, forRemoval)
 	}
 	return lease
 }

@@ -149,14 +149,17 @@ func (p *Pool) borrowIdle() (borrowed *conn) {
 // returnIdle puts a connection back that was tested, below all others, or closes it.
 func (p *Pool) returnIdle(c *conn, fit bool) {
 	p.mu.Lock()
-	fit = fit && !p.closed && !p.barred
-	if fit {
+	why := p.unfitLocked(c, 0)
+	if !fit {
+		why = forUnfit
+	}
+	if why == 0 {
 		p.idle.pushBottom(c)
 	}
 	p.settleLocked()
 	p.unlock()
-	if !fit {
-		go p.destroy(c)
+	if why != 0 {
+		p.destroy(c, why)
 	}
 }
 
@@ -171,13 +174,17 @@ func (r *reaper) stop() {
 
 // reap closes idle connections that have expired, and schedules a sweep for the others.
 func (p *Pool) reap(now time.Duration) {
-	var expired []*conn
+	var old, unused []*conn
 	p.mu.Lock()
 	next := forever
 	p.idle.filter(func(c *conn) bool {
 		at := p.expiry(c)
-		if at <= now {
-			expired = append(expired, c)
+		switch {
+		case c.outlived(now):
+			old = append(old, c)
+			return false
+		case at <= now:
+			unused = append(unused, c)
 			return false
 		}
 		next = min(next, at)
@@ -188,7 +195,6 @@ func (p *Pool) reap(now time.Duration) {
 	if next < forever {
 		p.reaper.expect(next)
 	}
-	if len(expired) > 0 {
-		go p.destroyAll(expired) // in the background: the driver may be slow
-	}
+	p.destroyAll(old, forLifetime)
+	p.destroyAll(unused, forIdle)
 }

@@ -184,6 +184,7 @@ func TestReleaseRejectsAnInvalidScoreButTakesTheConnectionBack(t *testing.T) {
 			require.Equal(t, 1, d.host("a").dials)
 
 			require.ErrorIs(t, get(t, s).Release(errFatal, score), pooly.ErrInvalidArg)
+			synctest.Wait()
 			require.Equal(t, 1, d.host("a").closed, "fatal all the same")
 			time.Sleep(pooly.DefaultMemoizeScoreDuration + time.Millisecond)
 			require.Equal(t, 1.0, hostStats(t, s, "a").Trials, "only the valid one counts")
@@ -206,11 +207,13 @@ func TestReleaseTakesErrorsPointersAndNil(t *testing.T) {
 			{errFatal, 1}, {&failed, 2},
 		} {
 			require.NoError(t, get(t, s).Release(tt.outcome, pooly.HostUp))
+			synctest.Wait()
 			require.Equal(t, tt.closed, d.host("a").closed, "%v", tt.outcome)
 		}
 		err := get(t, s).Release("failed", pooly.HostUp)
 		require.ErrorIs(t, err, pooly.ErrInvalidArg)
 		require.ErrorContains(t, err, "string")
+		synctest.Wait()
 		require.Equal(t, 3, d.host("a").closed, "nothing is known of the connection")
 		require.Equal(t, 0, d.host("a").open)
 	})

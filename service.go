@@ -35,7 +35,8 @@ type Service struct {
 	subset       *rendezvous.Subset // nil if all hosts are in use
 	hosts        map[string]*host   // those in use
 	order        []*host            // the same hosts, each at its index
-	draining     map[*host]struct{} // removed hosts that still have connections
+	drained      map[string]bool    // addresses of drained hosts, and whether they are registered
+	draining     map[*host]struct{} // removed and drained hosts that still have connections
 	retired      PoolStats          // of removed hosts that have no connection left
 	nextBuild    *build             // requested and not begun; nil: none
 	runningBuild *build             // the latest that began; nil: runBuilds does not run
@@ -67,6 +68,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 		strategy: strategyName(configured.BanditStrategy),
 		done:     make(chan struct{}),
 		hosts:    make(map[string]*host),
+		drained:  make(map[string]bool),
 		draining: make(map[*host]struct{}),
 	}
 	s.subset = newSubset(s.config.MaxHosts, s.config.SubsetSeed)
@@ -223,6 +225,9 @@ func (s *Service) stats() ServiceStats {
 		stats.add(host.PoolStats)
 		stats.Hosts = append(stats.Hosts, host)
 	}
+	drained := s.drainingLocked()
+	stats.Registered += len(drained)
+	stats.Hosts = append(stats.Hosts, drained...)
 	for h := range s.draining {
 		h.mu.Lock()
 		stats.add(h.statsLocked())
@@ -256,6 +261,7 @@ func (s *Service) Close() error {
 	}
 	s.order = nil
 	clear(s.hosts)
+	clear(s.drained)
 	s.subset = nil
 	s.staleLocked()
 	if s.ticker != nil {
@@ -272,7 +278,7 @@ func (s *Service) Close() error {
 	for i, h := range hosts {
 		pools[i] = &h.Pool
 		idle := h.retire()
-		go h.destroyAll(idle)
+		h.destroyAll(idle, forRemoval)
 	}
 	err := closeAll(pools, s.config.CloseDeadline)
 	s.tasks.stop()

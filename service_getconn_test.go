@@ -359,6 +359,7 @@ func TestGetConnThatWaitsNoticesNewHosts(t *testing.T) {
 		require.ErrorIs(t, <-done, pooly.ErrNoHostAvailable)
 		require.False(t, fakeOf(held).isClosed(), "a lease may finish")
 		release(t, held)
+		synctest.Wait()
 		require.True(t, fakeOf(held).isClosed())
 		require.Zero(t, d.host("a").open)
 	})

@@ -276,8 +276,9 @@ func TestLastLeaseOfAConnectionThatEndsWellClosesIt(t *testing.T) {
 		defer p.Close()
 		c, err := p.Get()
 		require.NoError(t, err)
-		require.True(t, p.spend(c))
+		require.True(t, p.spend(c, forRequest))
 		require.NoError(t, c.Release(nil, HostUp))
+		synctest.Wait()
 		require.Zero(t, p.Stats().Open)
 	})
 }

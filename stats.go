@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"encoding/json"
+	"iter"
 	"time"
 )
 
@@ -27,6 +28,78 @@ type PoolStats struct {
 	Failures     uint64        // dials that failed
 	Waits        uint64        // times a caller found no idle connection and waited, also in vain
 	WaitDuration time.Duration // time that callers waited, all together
+
+	// Closed counts the connections that were closed, by reason. Those still being closed count in
+	// Open. So Dials - Failures is Open plus Closed.Total(), at any time.
+	Closed ClosedStats
+}
+
+// ClosedStats counts connections that were closed, by reason. Each counts once.
+type ClosedStats struct {
+	Idle     uint64 // they were idle for ConnIdleTimeout
+	Lifetime uint64 // they were older than MaxConnLifetime
+	Failed   uint64 // their leases ended with fatal errors, or the client failed that they shared
+	Unfit    uint64 // the driver's TestOnBorrow rejected them
+	Ejected  uint64 // their host was ejected, or about to be
+	Evicted  uint64 // Evict or CloseIdle closed them
+	Surplus  uint64 // nobody needed them: after Resize, or because DialContext is used
+	Asked    uint64 // CloseOnRelease was called, or a client of DialContext closed them
+	Removed  uint64 // their host was removed or drained, or the service was closed
+}
+
+// Total returns how many connections were closed for any reason.
+func (s ClosedStats) Total() (n uint64) {
+	for _, closed := range s.All() {
+		n += closed
+	}
+	return n
+}
+
+// All yields the name of each reason, in the order of the fields, and how many connections were
+// closed for it. Names are those of the fields in lower case.
+func (s ClosedStats) All() iter.Seq2[string, uint64] {
+	return func(yield func(string, uint64) bool) {
+		for i, n := range s.counters() {
+			if !yield(reasonNames[i], *n) {
+				return
+			}
+		}
+	}
+}
+
+var reasonNames = [...]string{
+	"idle", "lifetime", "failed", "unfit", "ejected", "evicted", "surplus", "asked", "removed",
+}
+
+func (s *ClosedStats) counters() [len(reasonNames)]*uint64 {
+	return [...]*uint64{&s.Idle, &s.Lifetime, &s.Failed, &s.Unfit, &s.Ejected, &s.Evicted, &s.Surplus,
+		&s.Asked, &s.Removed}
+}
+
+func (s *ClosedStats) add(t ClosedStats) {
+	from := t.counters()
+	for i, n := range s.counters() {
+		*n += *from[i]
+	}
+}
+
+// reason is why a connection is closed, the place of its counter plus one. 0: it is not.
+type reason uint8
+
+const (
+	forIdle reason = 1 + iota
+	forLifetime
+	forFailure
+	forUnfit
+	forEjection
+	forEviction
+	forSurplus
+	forRequest
+	forRemoval
+)
+
+func (s *ClosedStats) count(why reason) {
+	*s.counters()[why-1]++
 }
 
 func (s *PoolStats) add(t PoolStats) {
@@ -43,6 +116,7 @@ func (s *PoolStats) add(t PoolStats) {
 	s.Failures += t.Failures
 	s.Waits += t.Waits
 	s.WaitDuration += t.WaitDuration
+	s.Closed.add(t.Closed)
 }
 
 // HostStats are the figures of one host.
@@ -59,6 +133,10 @@ type HostStats struct {
 	// Latency is the peak EWMA of lease times. It is 0 unless the strategy asks for it (see
 	// Arm.Latency).
 	Latency time.Duration
+
+	// Draining says that the host is drained (see Service.Drain). It is empty once Open and Dialing
+	// are 0. The score is then 0, and the counters are those of the connections that are left.
+	Draining bool
 
 	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
 	// failed, or its leases failed more than those of the other hosts (see
@@ -118,13 +196,14 @@ type ServiceStats struct {
 	// Retries that were refused are not.
 	GetFailures uint64
 
-	// Registered is how many hosts are registered. With MaxHosts, that may be more than are in use.
+	// Registered is how many hosts are registered, drained ones included. With MaxHosts, that may be
+	// more than are in use.
 	Registered int
 
 	// Strategy is what the strategy's String method returns, or else its type.
 	Strategy string
 
 	// Hosts are the hosts in use, in no particular order: all registered hosts, or with MaxHosts
-	// the subset.
+	// the subset. Drained hosts are among them.
 	Hosts []HostStats
 }

@@ -94,40 +94,42 @@ func (p *Pool) take(now time.Duration) (lease *Conn, other next) {
 	if !expired && p.test(c, p.config.TestTimeout) == nil {
 		return lease, room
 	}
-	p.takeBack(lease, false)
+	p.takeBack(lease, c.unfitness(now))
 	return nil, again
 }
 
-// takeBack undoes a lease that its caller has not seen. The next caller gets the connection if the
-// connection is fit.
-func (p *Pool) takeBack(l *Conn, fit bool) {
-	if c := p.undo(l, fit); c != nil {
-		go p.destroy(c) // nobody need wait for the driver
+// takeBack undoes a lease that its caller has not seen. If why is 0, the next caller gets the
+// connection.
+func (p *Pool) takeBack(l *Conn, why reason) {
+	if c, why := p.undo(l, why); c != nil {
+		p.destroy(c, why)
 	}
 }
 
 // undo is takeBack, but leaves it to the caller to destroy the connection that it returns.
-func (p *Pool) undo(l *Conn, fit bool) (unfit *conn) {
+func (p *Pool) undo(l *Conn, why reason) (*conn, reason) {
 	c := l.conn
 	p.mu.Lock()
 	defer p.unlock()
 	if c.lease != l {
-		return nil
+		return nil, 0
 	}
 	c.lease = nil
 	if c.cut {
-		return nil // Close has destroyed it
+		return nil, 0 // Close has destroyed it
 	}
 	p.load.Add(-1)
 	p.gets--
-	if fit && p.allowed > 0 {
+	if why == 0 {
+		why = p.unfitLocked(c, 0)
+	}
+	if why == 0 {
 		c.fresh = false // it may die while it is idle
 		p.pushIdleLocked(c)
-	} else {
-		unfit = c
+		c = nil
 	}
 	p.settleLocked()
-	return unfit
+	return c, why
 }
 
 // putBack ends a lease that ended well.
@@ -139,7 +141,7 @@ func (p *Pool) putBack(l *Conn, score float64) error {
 	if !p.mu.TryLock() {
 		p.lockSlow()
 	}
-	if c.lease != l || c.spent || !p.quiet || p.queue.length.Load() > 0 {
+	if c.lease != l || c.spent != 0 || !p.quiet || p.queue.length.Load() > 0 {
 		return p.endLease(l, outcome{score: score, rated: true})
 	}
 	if c.start != 0 {
@@ -212,9 +214,11 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	if o.fatal && c.share != nil && p.excusesLocked(o) {
 		o.fatal = false
 	}
-	c.spent = c.spent || o.fatal
-	unfit := c.spent || c.outlived(now) || p.closed || p.barred
-	if !unfit {
+	if o.fatal && !c.outside {
+		c.spent = forFailure
+	}
+	why := p.unfitLocked(c, now)
+	if why == 0 {
 		p.pushIdleLocked(c)
 	}
 	p.settleLocked()
@@ -226,10 +230,35 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	if sampled { // before the place becomes free, since Close may return then
 		p.sampled(lasted)
 	}
-	if unfit {
-		p.destroy(c)
+	if why == 0 {
+		return nil
 	}
+	if !c.outside {
+		p.destroy(c, why)
+		return nil
+	}
+	freed := make(chan struct{})
+	p.destroyFor(c, why, freed)
+	<-freed // the client has called Close, and expects that it is closed
 	return nil
+}
+
+// unfitLocked returns why a connection must not become idle, 0 if it may. now is 0 if connections
+// do not expire.
+func (p *Pool) unfitLocked(c *conn, now time.Duration) reason {
+	switch {
+	case c.spent != 0:
+		return c.spent
+	case p.closed:
+		return forRemoval
+	case p.barred:
+		return forEjection
+	case c.outlived(now):
+		return forLifetime
+	case p.surplusLocked(1) > 0:
+		return forSurplus
+	}
+	return 0
 }
 
 // judgeTimeLocked has the limiter learn from a lease, or from one exchange of it. lasted is 0 if it
@@ -246,13 +275,13 @@ func (p *Pool) judgeTimeLocked(c *conn, o *outcome, lasted, now time.Duration) {
 			o.rated, o.failure = false, false
 			break
 		}
-		p.limiter.cut(p.load.Load()-p.outside, p.clock.now())
+		p.limiter.cut(min(p.load.Load()-p.outside, int32(p.most())), p.clock.now())
 	case o.well():
 		if lasted > 0 {
 			p.limiter.observe(lasted, now)
 			p.queue.shortest.observe(lasted, now)
 		}
-		p.limiter.grow(p.load.Load()-p.outside, p.config.MaxConns, p.clock)
+		p.limiter.grow(p.load.Load()-p.outside, p.most(), p.clock)
 	}
 	if p.limiter.limit != was {
 		p.allowLocked()
@@ -279,7 +308,7 @@ func (p *Pool) relax() {
 	if p.closed || p.limiter.limit == 0 {
 		return
 	}
-	p.limiter.relax(p.clock.now(), p.config.MaxConns)
+	p.limiter.relax(p.clock.now(), p.most())
 	p.allowLocked()
 	p.settleLocked()
 	if p.limiter.limit > 0 {
@@ -291,7 +320,7 @@ func (p *Pool) relax() {
 func (p *Pool) allowLocked() {
 	p.allowed = 0
 	if !p.closed && !p.barred {
-		p.allowed = p.limiter.allowed(p.config.MaxConns) + p.outside
+		p.allowed = p.limiter.allowed(p.most()) + p.outside
 	}
 }
 
@@ -316,6 +345,17 @@ func (p *Pool) lendLocked(c *conn, l *Conn) {
 // outlived reports whether a connection has passed MaxConnLifetime.
 func (c *conn) outlived(now time.Duration) bool {
 	return c.expires > 0 && now >= c.expires
+}
+
+// unfitness returns why a connection that was idle, and is expired or fails its test, is closed.
+func (c *conn) unfitness(now time.Duration) reason {
+	switch {
+	case now == 0 || now < c.pool.expiry(c):
+		return forUnfit
+	case c.outlived(now):
+		return forLifetime
+	}
+	return forIdle
 }
 
 // expiry returns when an idle connection expires.

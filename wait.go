@@ -19,6 +19,7 @@ type call struct {
 	impatient <-chan time.Time // any host is better than none now; nil if it avoids none
 	redialled bool             // a connection dialled for this call was dead
 	dead      *conn            // a dead connection that the call has yet to destroy
+	why       reason           // why dead is to be closed
 }
 
 // run leases a connection by choose, or else from the queue. waits says that choose has put the
@@ -124,7 +125,7 @@ func (c *call) abandon(w *waiter) {
 	case l == nil:
 		<-w.ready
 		if w.lease != nil {
-			w.lease.conn.pool.takeBack(w.lease, true)
+			w.lease.conn.pool.takeBack(w.lease, 0)
 		}
 	case l.serve != nil:
 		l.serve() // the dial that w waited for can serve another waiter
@@ -151,7 +152,7 @@ func (c *call) accept(l *Conn) bool {
 	if !expired && conn.pool.test(conn, conn.pool.config.TestTimeout) == nil {
 		return true
 	}
-	c.dead = conn.pool.undo(l, false)
+	c.dead, c.why = conn.pool.undo(l, conn.unfitness(now))
 	return false
 }
 
@@ -160,6 +161,6 @@ func (c *call) accept(l *Conn) bool {
 func (c *call) bury() {
 	if dead := c.dead; dead != nil {
 		c.dead = nil
-		go dead.pool.destroy(dead)
+		dead.pool.destroy(dead, c.why)
 	}
 }

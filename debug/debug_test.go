@@ -539,3 +539,28 @@ func BenchmarkHandler(b *testing.B) {
 		}
 	}
 }
+
+func TestPageShowsDrainedHostsAndClosedConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, "orders", pooly.NewRoundRobin(), "gone", "up")
+		synctest.Wait()
+		require.NoError(t, s.Evict("up"))
+		var held *pooly.Conn
+		for held == nil || held.Address() != "gone" {
+			held, _ = s.GetConn()
+			defer func() { _ = held.Release(nil, pooly.HostUp) }()
+		}
+		require.NoError(t, s.Drain("gone"))
+		synctest.Wait()
+		body := ask(Handler(s), "GET", "/", "").Body.String()
+		require.Contains(t, body, "1 drained")
+		require.Contains(t, body, "1 open")
+		require.Contains(t, body, `title="connections closed: 1 evicted"><dt>Closed</dt><dd>1</dd>`)
+		require.Equal(t, 1, strings.Count(body, "history of the score"), "a drained host has no score")
+		require.NoError(t, held.Release(nil, pooly.HostUp))
+		synctest.Wait()
+		require.Contains(t, ask(Handler(s), "GET", "/", "").Body.String(), "empty")
+		require.Contains(t, ask(Handler(s), "GET", "/", "application/json").Body.String(), `"draining":true`)
+		require.Contains(t, ask(Handler(s), "GET", "/", "application/json").Body.String(), `"closed":{"evicted":1,"removed":1}`)
+	})
+}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,6 +47,7 @@ type section struct {
 	Sort    string
 	Total   int // hosts
 	Ejected int
+	Drained int
 	Hidden  int // hosts beyond pageLimit
 	Columns []column
 }
@@ -70,6 +73,9 @@ func writePage(w io.Writer, fragment bool, nonce, sort string, r reading) error 
 			if h.Ejected {
 				to.Ejected++
 			}
+			if h.Draining {
+				to.Drained++
+			}
 		}
 		to.Hidden = max(0, to.Total-pageLimit)
 		for _, h := range from.hosts[:to.Total-to.Hidden] {
@@ -90,6 +96,23 @@ func (p pool) MeanWait() float64 {
 		return 0
 	}
 	return p.WaitDuration / float64(p.Waits)
+}
+
+// ClosedTotal returns how many connections were closed.
+func (p pool) ClosedTotal() (n uint64) {
+	for _, closed := range p.Closed {
+		n += closed
+	}
+	return n
+}
+
+// ClosedFor says how many connections were closed for which reasons.
+func (p pool) ClosedFor() string {
+	var each []string
+	for _, reason := range slices.Sorted(maps.Keys(p.Closed)) {
+		each = append(each, fmt.Sprintf("%s %s", count(p.Closed[reason]), reason))
+	}
+	return strings.Join(each, ", ")
 }
 
 // Picked returns the share of the picks, 0 if the strategy cannot tell.

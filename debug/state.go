@@ -128,6 +128,7 @@ type host struct {
 	Trials    float64  `json:"trials"`
 	Latency   float64  `json:"latencySeconds"`
 	Ejected   bool     `json:"ejected"`
+	Draining  bool     `json:"draining"`
 	Ejections uint64   `json:"ejections"`
 	Cause     string   `json:"cause,omitempty"` // of the ejection
 	NextProbe float64  `json:"nextProbeSeconds"`
@@ -142,6 +143,7 @@ func (s *serviceReading) host(from *pooly.HostStats) *host {
 		Trials:    from.Trials,
 		Latency:   from.Latency.Seconds(),
 		Ejected:   from.Ejected,
+		Draining:  from.Draining,
 		Ejections: from.Ejections,
 		NextProbe: from.NextProbe.Seconds(),
 		pool:      readPool(from.PoolStats),
@@ -188,10 +190,23 @@ type pool struct {
 	Failures     uint64  `json:"failures"` // dials that failed
 	Waits        uint64  `json:"waits"`
 	WaitDuration float64 `json:"waitSeconds"`
+
+	Closed map[string]uint64 `json:"closed,omitempty"` // by reason, without those that are zero
 }
 
 func readPool(s pooly.PoolStats) pool {
+	var closed map[string]uint64
+	for reason, n := range s.Closed.All() {
+		if n == 0 {
+			continue
+		}
+		if closed == nil {
+			closed = make(map[string]uint64)
+		}
+		closed[reason] = n
+	}
 	return pool{
+		Closed:       closed,
 		Open:         s.Open,
 		InUse:        s.InUse,
 		Idle:         s.Idle,

@@ -28,6 +28,7 @@
 //	pooly.client.connection.retries_refused  {retry}       counter  retries refused by the budget
 //	pooly.client.connection.dials            {dial}        counter  dials that ended, also failed
 //	pooly.client.connection.dial_failures    {dial}        counter  dials that failed
+//	pooly.client.connection.closed           {connection}  counter  connections closed, by reason
 //	pooly.client.connection.waits            {wait}        counter  times a caller waited
 //	pooly.client.connection.waited           s             counter  how long callers waited
 //	pooly.client.host.count                  {host}        up-down  hosts in use, by state
@@ -35,16 +36,19 @@
 //	pooly.client.host.panic                  1             gauge    1 while hosts fail alike, else 0
 //
 // The states of connections are used and idle, in pooly.client.connection.state. The states of
-// hosts are up and ejected, in pooly.client.host.state. With MaxHosts set, more hosts may be
-// registered than are in use.
+// hosts are up, ejected and, if there are any, draining, in pooly.client.host.state. The reasons for which connections
+// are closed, in pooly.client.connection.close_reason, are those of pooly.ClosedStats. With MaxHosts
+// set, more hosts may be registered than are in use.
 //
 // The instruments of RegisterHosts also have the conventions' server.address and server.port. An
 // address that is not exactly host:port is the server.address as a whole:
 //
 //	pooly.client.host.score                  1             gauge    the score, in [0, 1]
 //	pooly.client.host.ejected                1             gauge    1 while it is ejected, else 0
+//	pooly.client.host.draining               1             gauge    1 while it is drained, else 0
 //	pooly.client.host.ejections              {ejection}    counter  how often it was ejected
 //	pooly.client.host.connection.count       {connection}  up-down  connections, by state
+//	pooly.client.host.connection.closed      {connection}  counter  connections closed, by reason
 //	pooly.client.host.limit                  {lease}       up-down  leases that may be out
 //	pooly.client.host.oldest_lease           s             gauge    age of the oldest lease
 //	pooly.client.host.gets                   {lease}       counter  leases handed out
@@ -69,6 +73,7 @@ const (
 	poolName  = attribute.Key("pooly.client.connection.pool.name")
 	connState = attribute.Key("pooly.client.connection.state")
 	hostState = attribute.Key("pooly.client.host.state")
+	reason    = attribute.Key("pooly.client.connection.close_reason")
 
 	serverAddress = attribute.Key("server.address")
 	serverPort    = attribute.Key("server.port")
@@ -136,6 +141,8 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 		"Dials that ended, the failed ones included.")
 	dialFailures := i.counter("pooly.client.connection.dial_failures", "{dial}",
 		"Dials that failed.")
+	closed := i.counter("pooly.client.connection.closed", "{connection}",
+		"Connections that were closed, by reason.")
 	waits := i.counter("pooly.client.connection.waits", "{wait}",
 		"Times a caller found no idle connection and waited.")
 	waited := i.seconds("pooly.client.connection.waited", "How long callers waited, together.")
@@ -151,9 +158,10 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 		for _, s := range services {
 			stats, name := s.Stats(), nameOf(s)
 			service := metric.WithAttributes(name)
-			ejected := int64(0)
+			ejected, draining := int64(0), int64(0)
 			for _, h := range stats.Hosts {
 				ejected += truth(h.Ejected)
+				draining += truth(h.Draining)
 			}
 			state := func(s attribute.KeyValue) metric.MeasurementOption {
 				return metric.WithAttributes(name, s)
@@ -174,19 +182,26 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 			o.ObserveInt64(getFailures, int64(stats.GetFailures), service)
 			o.ObserveInt64(dials, int64(stats.Dials), service)
 			o.ObserveInt64(dialFailures, int64(stats.Failures), service)
+			for why, n := range stats.Closed.All() {
+				o.ObserveInt64(closed, int64(n), state(reason.String(why)))
+			}
 			o.ObserveInt64(waits, int64(stats.Waits), service)
 			o.ObserveFloat64(waited, stats.WaitDuration.Seconds(), service)
-			up := int64(len(stats.Hosts)) - ejected
+			up := int64(len(stats.Hosts)) - ejected - draining
 			o.ObserveInt64(hosts, up, state(hostState.String("up")))
 			o.ObserveInt64(hosts, ejected, state(hostState.String("ejected")))
+			if draining > 0 {
+				o.ObserveInt64(hosts, draining, state(hostState.String("draining")))
+			}
 			o.ObserveInt64(registered, int64(stats.Registered), service)
 		}
 		return nil
 	}, i.all...)
 }
 
-// RegisterHosts reports the figures of each host of the services. That is ten series for each
-// address, so it is for hosts that are few or stay. SDKs drop what goes beyond their limit, by
+// RegisterHosts reports the figures of each host of the services. That is eleven series for
+// each address, and one for each reason for which connections were closed there. So it is for hosts
+// that are few or stay. SDKs drop what goes beyond their limit, by
 // default 2,000 attribute sets per instrument.
 func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Registration, error) {
 	services = slices.Clone(services)
@@ -195,10 +210,13 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 		"The host's score as the strategy sees it, in [0, 1].")
 	ejected := i.gauge("pooly.client.host.ejected", "1",
 		"1 while the host takes no traffic because it failed, else 0.")
+	draining := i.gauge("pooly.client.host.draining", "1", "1 while the host is drained, else 0.")
 	ejections := i.counter("pooly.client.host.ejections", "{ejection}",
 		"How often the host was ejected.")
 	conns := i.upDown("pooly.client.host.connection.count", "{connection}",
 		"Connections of the host, by state.")
+	closed := i.counter("pooly.client.host.connection.closed", "{connection}",
+		"Connections that were closed, by reason.")
 	limit := i.upDown("pooly.client.host.limit", "{lease}", "Leases that may be out at once.")
 	oldest := i.gauge("pooly.client.host.oldest_lease", "s",
 		"How long the oldest lease has lasted so far.")
@@ -214,14 +232,22 @@ func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Regis
 			for _, h := range s.Stats().Hosts {
 				attributes := append(server(h.Address), nameOf(s))
 				host := metric.WithAttributes(attributes...)
-				state := func(name string) metric.MeasurementOption {
-					return metric.WithAttributes(append(slices.Clone(attributes), connState.String(name))...)
+				with := func(more attribute.KeyValue) metric.MeasurementOption {
+					return metric.WithAttributes(append(slices.Clone(attributes), more)...)
 				}
-				o.ObserveFloat64(score, h.Score, host)
+				if !h.Draining {
+					o.ObserveFloat64(score, h.Score, host)
+				}
+				for why, n := range h.Closed.All() {
+					if n > 0 {
+						o.ObserveInt64(closed, int64(n), with(reason.String(why)))
+					}
+				}
+				o.ObserveFloat64(draining, float64(truth(h.Draining)), host)
 				o.ObserveFloat64(ejected, float64(truth(h.Ejected)), host)
 				o.ObserveInt64(ejections, int64(h.Ejections), host)
-				o.ObserveInt64(conns, int64(h.InUse), state("used"))
-				o.ObserveInt64(conns, int64(h.Idle), state("idle"))
+				o.ObserveInt64(conns, int64(h.InUse), with(connState.String("used")))
+				o.ObserveInt64(conns, int64(h.Idle), with(connState.String("idle")))
 				o.ObserveInt64(limit, int64(h.Limit), host)
 				o.ObserveFloat64(oldest, h.OldestLease.Seconds(), host)
 				o.ObserveInt64(gets, int64(h.Gets), host)

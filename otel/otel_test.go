@@ -99,7 +99,7 @@ func TestInstrumentsTellWhatStatsDo(t *testing.T) {
 
 		const name, state = "pooly.client.connection.pool.name", "pooly.client.connection.state"
 		found := collect(t, reader)
-		require.Len(t, found, 28)
+		require.Len(t, found, 30)
 		for _, want := range []metricdata.Metrics{
 			sum("pooly.client.connection.count", "{connection}", "Connections, by state.", false,
 				point[int64](1, name, "orders", state, "used"), point[int64](0, name, "orders", state, "idle")),
@@ -354,4 +354,42 @@ func sets(t *testing.T, m metricdata.Metrics) (all []attribute.Set) {
 		}
 	}
 	return all
+}
+
+func TestInstrumentsTellOfDrainedHostsAndClosedConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdk.NewManualReader()
+		meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+		s := newService(t, "orders", "gone:80", "up:80")
+		synctest.Wait()
+		_, err := poolyotel.Register(meter, s)
+		require.NoError(t, err)
+		_, err = poolyotel.RegisterHosts(meter, s)
+		require.NoError(t, err)
+		require.NoError(t, s.Evict("up:80"))
+		require.NoError(t, s.Drain("gone:80"))
+		synctest.Wait()
+
+		const name, reason = "pooly.client.connection.pool.name", "pooly.client.connection.close_reason"
+		found := collect(t, reader)
+		var closed []metricdata.DataPoint[int64]
+		for why, n := range s.Stats().Closed.All() {
+			closed = append(closed, point(int64(n), name, "orders", reason, why))
+		}
+		require.Len(t, closed, 9)
+		metricdatatest.AssertEqual(t, sum("pooly.client.connection.closed", "{connection}", "Connections that were closed, by reason.", true,
+			closed...), found["pooly.client.connection.closed"], metricdatatest.IgnoreTimestamp())
+		hosts := found["pooly.client.host.connection.closed"].Data.(metricdata.Sum[int64]).DataPoints
+		require.Len(t, hosts, 1, "only what is not zero")
+		why, _ := hosts[0].Attributes.Value(reason)
+		require.Equal(t, "evicted", why.AsString())
+		states := make(map[string]int64)
+		for _, p := range found["pooly.client.host.count"].Data.(metricdata.Sum[int64]).DataPoints {
+			state, _ := p.Attributes.Value("pooly.client.host.state")
+			states[state.AsString()] = p.Value
+		}
+		require.Equal(t, map[string]int64{"up": 1, "ejected": 0, "draining": 1}, states)
+		require.Len(t, found["pooly.client.host.score"].Data.(metricdata.Gauge[float64]).DataPoints, 1, "of the host in use")
+		require.Len(t, found["pooly.client.host.draining"].Data.(metricdata.Gauge[float64]).DataPoints, 2)
+	})
 }

@@ -468,3 +468,17 @@ func TestMaxConnsForHTTPIsThatOfADriverOfHTTP(t *testing.T) {
 	_, s = webService(t, http1(), pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConns: 3}}, address)
 	require.Equal(t, 3, hostStats(t, s, address).MaxConns)
 }
+
+func TestDriverChecksAddresses(t *testing.T) {
+	own := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }}
+	for _, scheme := range []string{"http", "https"} {
+		for address, good := range map[string]bool{
+			"10.0.0.1:80": true, "x.invalid:": true, "x:https": true, "10.0.0.1": false, "http://x:80": false, "x:0": false,
+		} {
+			for _, transport := range []*http.Transport{nil, {}} {
+				require.Equal(t, good, poolyhttp.NewDriver(scheme, transport).CheckAddress(address) == nil, address)
+			}
+			require.NoError(t, poolyhttp.NewDriver(scheme, own).CheckAddress(address))
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type Driver struct {
 	scheme    string
 	transport *http.Transport
 	upgrades  *http.Transport // speaks HTTP/1 only
+	dials     bool            // the transport has a dial function of its own
 	epoch     time.Time
 
 	sharing atomic.Bool // a host has spoken HTTP/2
@@ -92,6 +94,8 @@ func NewDriver(scheme string, transport *http.Transport) *Driver {
 		panic(fmt.Errorf("%w: NewDriver: scheme %q is neither http nor https",
 			pooly.ErrInvalidArg, scheme))
 	}
+	dials := transport != nil && (transport.DialContext != nil || transport.DialTLSContext != nil ||
+		transport.Dial != nil || transport.DialTLS != nil)
 	if transport == nil {
 		transport = &http.Transport{ForceAttemptHTTP2: true}
 		if t, ok := http.DefaultTransport.(*http.Transport); ok {
@@ -102,6 +106,7 @@ func NewDriver(scheme string, transport *http.Transport) *Driver {
 	d := &Driver{
 		scheme:    scheme,
 		transport: adapt(transport),
+		dials:     dials,
 		epoch:     time.Now(),
 		hosts:     make(map[string]*host),
 	}
@@ -164,6 +169,18 @@ func tellSocket(dial dialFunc) dialFunc {
 // DefaultMaxConns returns DefaultMaxConns, see pooly.Driver.
 func (d *Driver) DefaultMaxConns() int {
 	return DefaultMaxConns
+}
+
+// CheckAddress returns an error if an address is not host:port, unless the transport has a dial
+// function of its own. See pooly.Driver.
+func (d *Driver) CheckAddress(address string) error {
+	if d.dials {
+		return nil
+	}
+	if strings.HasSuffix(address, ":") {
+		address += d.scheme // whose port is meant
+	}
+	return pooly.NewNetDriver("tcp").CheckAddress(address)
 }
 
 // Dial implements pooly.Driver. It takes pooly.DefaultConnTimeout at most.

@@ -189,6 +189,7 @@ func TestBrokenConnectionsAreClosedAndEjectTheHost(t *testing.T) {
 						failures++
 					}
 				}
+				synctest.Wait()
 				a := statsOf(s, "a")
 				require.True(t, a.Ejected)
 				require.Zero(t, a.Open)
@@ -302,7 +303,7 @@ func TestAStreamThatBreaksRatesTheHost(t *testing.T) {
 			require.ErrorIs(t, rows.Err(), errStream)
 			require.NoError(t, c.Close())
 		}
-		require.Zero(t, s.Stats().Open, "each was closed")
+		requireNoneOpen(t, s)
 		time.Sleep(second)
 		require.Less(t, statsOf(s, "a").Score, 0.5)
 		require.Less(t, statsOf(s, "b").Score, 0.5)

@@ -531,3 +531,9 @@ func statsOf(s *pooly.Service, address string) pooly.HostStats {
 }
 
 const second = time.Second
+
+// requireNoneOpen waits until all connections are closed, which happens in the background.
+func requireNoneOpen(t *testing.T, s *pooly.Service) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.Stats().Open == 0 }, 10*time.Second, time.Millisecond)
+}

@@ -388,7 +388,7 @@ func TestAnInvalidConnectionIsClosedAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	w.lock(func() { w.hosts["a"].open[0].invalid = true })
 	require.NoError(t, c.Close())
-	require.Zero(t, s.Stats().Open)
+	requireNoneOpen(t, s)
 	require.Zero(t, w.openConns())
 }
 
@@ -579,7 +579,7 @@ func TestAPanicOfTheDriverGivesTheLeaseBack(t *testing.T) {
 				})
 				wg.Wait()
 				requireIdle(t, s)
-				require.Zero(t, s.Stats().Open)
+				requireNoneOpen(t, s)
 				_, err := hostOf(t.Context(), db)
 				require.NoError(t, err, "its place is free")
 			})
@@ -672,7 +672,7 @@ func TestAResetThatFailsIsNotHandedOut(t *testing.T) {
 		require.ErrorIs(t, err, errReset, "it is not the network, so another would fail alike")
 		require.ErrorContains(t, err, "reset a connection to a")
 		require.Equal(t, dials, s.Stats().Dials)
-		require.Zero(t, s.Stats().Open)
+		requireNoneOpen(t, s)
 		require.Zero(t, statsOf(s, "a").Ejections)
 
 		w.hosts["a"].reset = nil
@@ -723,7 +723,7 @@ func TestRawReachesTheInnerConnection(t *testing.T) {
 		poolysql.Unwrap(driverConn)
 		return driver.ErrBadConn
 	}), driver.ErrBadConn)
-	require.Zero(t, s.Stats().Open, "the connection is closed")
+	requireNoneOpen(t, s)
 	requireIdle(t, s)
 	require.Zero(t, statsOf(s, "a").Ejections)
 }
@@ -747,7 +747,7 @@ func TestALaterFailureOfALeaseCounts(t *testing.T) {
 		_, err = c.ExecContext(t.Context(), "insert")
 		require.Error(t, err)
 		require.NoError(t, c.Close())
-		require.Zero(t, s.Stats().Open)
+		requireNoneOpen(t, s)
 		time.Sleep(second)
 		require.Less(t, statsOf(s, "a").Score, 0.5)
 	})

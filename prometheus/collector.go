@@ -11,7 +11,8 @@
 // The metrics of a service have the label service, its name:
 //
 //	pooly_connections{state}      gauge    connections: in_use, idle, closing, and dialing
-//	pooly_hosts{state}            gauge    hosts in use: up, ejected
+//	pooly_connections_closed_total{reason} counter connections closed, see pooly.ClosedStats
+//	pooly_hosts{state}            gauge    hosts in use: up, ejected; and draining, if there are
 //	pooly_registered_hosts        gauge    hosts; with MaxHosts set, also those not in use
 //	pooly_panic                   gauge    1 while hosts fail alike, so none is ejected for it
 //	pooly_max_connections         gauge    connections that MaxConns allows, of all hosts together
@@ -33,6 +34,7 @@
 //
 //	pooly_host_score              gauge    the score, in [0, 1]
 //	pooly_host_ejected            gauge    1 while the host is ejected, else 0
+//	pooly_host_draining           gauge    1 while the host is drained, else 0
 //	pooly_host_ejections_total    counter  how often the host was ejected
 //	pooly_host_next_probe_seconds gauge    how long until an ejected host is probed, else 0
 //	pooly_host_latency_seconds    gauge    peak EWMA of lease times, if the strategy asks for it
@@ -49,6 +51,7 @@
 //	pooly_host_dial_failures_total
 //	pooly_host_waits_total
 //	pooly_host_wait_seconds_total
+//	pooly_host_connections_closed_total{reason}
 package poolyprometheus
 
 import (
@@ -74,25 +77,32 @@ type family[T any] struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
 	value func(T) float64
-	state string       // "": it has no label state
+	last  string       // the value of its last label, state or reason; "": it has neither
 	only  func(T) bool // nil: it is there for everything
 }
 
-// NewCollector returns a collector of the services' figures, eighteen metrics for each. It panics if
+// NewCollector returns a collector of the services' figures, nineteen metrics for each. It panics if
 // two services have the same name, since their metrics would be the same.
 func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.ServiceStats
 	b := builder[stats]{prefix: "pooly_", labels: []string{"service"}}
+	draining := b.state("hosts", "Hosts in use, by state.", "draining", func(s stats) float64 {
+		return count(s, func(h pooly.HostStats) bool { return h.Draining })
+	})
+	draining.only = func(s stats) bool { return draining.value(s) > 0 }
 	return &collector[stats]{
 		services: distinct("NewCollector", services),
 		things:   func(s stats) []stats { return []stats{s} },
 		labels:   func(stats) []string { return nil },
 		families: append(
 			b.pool(func(s stats) pooly.PoolStats { return s.PoolStats }),
-			b.state("hosts", "Hosts in use, by state.", "up",
-				func(s stats) float64 { return float64(len(s.Hosts) - ejected(s)) }),
-			b.state("hosts", "Hosts in use, by state.", "ejected",
-				func(s stats) float64 { return float64(ejected(s)) }),
+			b.state("hosts", "Hosts in use, by state.", "up", func(s stats) float64 {
+				return count(s, func(h pooly.HostStats) bool { return !h.Ejected && !h.Draining })
+			}),
+			b.state("hosts", "Hosts in use, by state.", "ejected", func(s stats) float64 {
+				return count(s, func(h pooly.HostStats) bool { return h.Ejected })
+			}),
+			draining,
 			b.gauge("registered_hosts",
 				"Hosts registered; with MaxHosts set, that may be more than are in use.",
 				func(s stats) float64 { return float64(s.Registered) }),
@@ -113,23 +123,27 @@ func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	}
 }
 
-// NewHostCollector returns a collector of the figures of each host of the services. That is eighteen
-// series for each address, so it is for hosts that are few or stay. It panics if two services have
-// the same name.
+// NewHostCollector returns a collector of the figures of each host of the services. That is nineteen
+// series for each address, and one for each reason for which connections were closed there. So it is
+// for hosts that are few or stay. It panics if two services have the same name.
 func NewHostCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.HostStats
 	b := builder[stats]{prefix: "pooly_host_", labels: []string{"service", "address"}}
 	latency := b.gauge("latency_seconds", "Peak EWMA of lease times, where the strategy asks for it.",
 		func(h stats) float64 { return h.Latency.Seconds() })
 	latency.only = func(h stats) bool { return h.Latency > 0 }
+	score := b.gauge("score", "The host's score as the strategy sees it, in [0, 1].",
+		func(h stats) float64 { return h.Score })
+	score.only = func(h stats) bool { return !h.Draining }
 	return &collector[stats]{
 		services: distinct("NewHostCollector", services),
 		things:   func(s pooly.ServiceStats) []stats { return s.Hosts },
 		labels:   func(h stats) []string { return []string{validutf8.Escape(h.Address)} },
 		families: append(
 			b.pool(func(h stats) pooly.PoolStats { return h.PoolStats }),
-			b.gauge("score", "The host's score as the strategy sees it, in [0, 1].",
-				func(h stats) float64 { return h.Score }),
+			score,
+			b.gauge("draining", "1 while the host is drained, else 0.",
+				func(h stats) float64 { return truth(h.Draining) }),
 			b.gauge("ejected", "1 while the host takes no traffic because it failed, else 0.",
 				func(h stats) float64 { return truth(h.Ejected) }),
 			b.gauge("next_probe_seconds",
@@ -160,7 +174,30 @@ func (b builder[T]) counter(name, help string, value func(T) float64) family[T] 
 
 func (b builder[T]) state(name, help, state string, value func(T) float64) family[T] {
 	desc := prometheus.NewDesc(b.prefix+name, help, append(slices.Clone(b.labels), "state"), nil)
-	return family[T]{desc: desc, kind: prometheus.GaugeValue, value: value, state: state}
+	return family[T]{desc: desc, kind: prometheus.GaugeValue, value: value, last: state}
+}
+
+// closed returns the counters of closed connections. Of hosts there are only those that count
+// something.
+func (b builder[T]) closed(of func(T) pooly.PoolStats) (families []family[T]) {
+	desc := prometheus.NewDesc(b.prefix+"connections_closed_total",
+		"Connections that were closed, by reason.", append(slices.Clone(b.labels), "reason"), nil)
+	for reason := range (pooly.ClosedStats{}).All() {
+		f := family[T]{desc: desc, kind: prometheus.CounterValue, last: reason}
+		f.value = func(t T) float64 {
+			for name, n := range of(t).Closed.All() {
+				if name == reason {
+					return float64(n)
+				}
+			}
+			return 0
+		}
+		if len(b.labels) > 1 {
+			f.only = func(t T) bool { return f.value(t) > 0 }
+		}
+		families = append(families, f)
+	}
+	return families
 }
 
 // pool returns what a service and a host have in common.
@@ -173,7 +210,7 @@ func (b builder[T]) pool(of func(T) pooly.PoolStats) []family[T] {
 		return b.counter(name, help, func(t T) float64 { return float64(value(of(t))) })
 	}
 	type stats = pooly.PoolStats
-	return []family[T]{
+	return append(b.closed(of),
 		b.gauge("max_connections", "Connections that MaxConns allows.",
 			func(t T) float64 { return float64(of(t).MaxConns) }),
 		b.gauge("lease_limit", "Leases that may be out at once.",
@@ -194,7 +231,7 @@ func (b builder[T]) pool(of func(T) pooly.PoolStats) []family[T] {
 			func(s stats) uint64 { return s.Waits }),
 		b.counter("wait_seconds_total", "How long callers waited, together.",
 			func(t T) float64 { return of(t).WaitDuration.Seconds() }),
-	}
+	)
 }
 
 func distinct(constructor string, services []*pooly.Service) []*pooly.Service {
@@ -227,8 +264,8 @@ func (c *collector[T]) Collect(out chan<- prometheus.Metric) {
 					continue
 				}
 				values := labels
-				if f.state != "" {
-					values = append(slices.Clone(labels), f.state)
+				if f.last != "" {
+					values = append(slices.Clone(labels), f.last)
 				}
 				out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(t), values...)
 			}
@@ -236,9 +273,9 @@ func (c *collector[T]) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func ejected(s pooly.ServiceStats) (n int) {
+func count(s pooly.ServiceStats, is func(pooly.HostStats) bool) (n float64) {
 	for _, h := range s.Hosts {
-		if h.Ejected {
+		if is(h) {
 			n++
 		}
 	}

@@ -296,3 +296,43 @@ func panicOf(f func()) (message string) {
 	f()
 	return ""
 }
+
+func TestCollectorTellsOfDrainedHostsAndClosedConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, "orders", "gone", "up")
+		synctest.Wait()
+		require.NoError(t, s.Evict("up"))
+		require.NoError(t, s.Drain("gone"))
+		synctest.Wait()
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(poolyprometheus.NewCollector(s), poolyprometheus.NewHostCollector(s))
+		require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP pooly_connections_closed_total Connections that were closed, by reason.
+# TYPE pooly_connections_closed_total counter
+pooly_connections_closed_total{reason="asked",service="orders"} 0
+pooly_connections_closed_total{reason="ejected",service="orders"} 0
+pooly_connections_closed_total{reason="evicted",service="orders"} 1
+pooly_connections_closed_total{reason="failed",service="orders"} 0
+pooly_connections_closed_total{reason="idle",service="orders"} 0
+pooly_connections_closed_total{reason="lifetime",service="orders"} 0
+pooly_connections_closed_total{reason="removed",service="orders"} 1
+pooly_connections_closed_total{reason="surplus",service="orders"} 0
+pooly_connections_closed_total{reason="unfit",service="orders"} 0
+# HELP pooly_host_connections_closed_total Connections that were closed, by reason.
+# TYPE pooly_host_connections_closed_total counter
+pooly_host_connections_closed_total{address="up",reason="evicted",service="orders"} 1
+# HELP pooly_host_draining 1 while the host is drained, else 0.
+# TYPE pooly_host_draining gauge
+pooly_host_draining{address="gone",service="orders"} 1
+pooly_host_draining{address="up",service="orders"} 0
+# HELP pooly_host_score The host's score as the strategy sees it, in [0, 1].
+# TYPE pooly_host_score gauge
+pooly_host_score{address="up",service="orders"} 0.5
+# HELP pooly_hosts Hosts in use, by state.
+# TYPE pooly_hosts gauge
+pooly_hosts{service="orders",state="draining"} 1
+pooly_hosts{service="orders",state="ejected"} 0
+pooly_hosts{service="orders",state="up"} 1
+`), "pooly_connections_closed_total", "pooly_host_connections_closed_total", "pooly_host_draining", "pooly_host_score", "pooly_hosts"))
+	})
+}
