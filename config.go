@@ -213,6 +213,9 @@ type PoolConfig struct {
 	// Driver connects, closes and judges connections. Default: NewNetDriver("tcp").
 	Driver Driver
 
+	// Hooks are called at the turns of a connection's life. Default: none, at no cost.
+	Hooks Hooks
+
 	// ConnIdleTimeout closes connections that have been idle for this long. Default 0: never.
 	ConnIdleTimeout time.Duration
 

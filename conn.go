@@ -51,6 +51,7 @@ type conn struct {
 	value     any
 	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool
+	born      time.Duration // immutable once adopted; when it was dialled
 	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
 	index     int           // guarded by pool.mu; its index in pool.conns
 	idleSince time.Duration // guarded by pool.mu; set only if connections expire

@@ -20,6 +20,7 @@ type Pool struct {
 	allowed int32        // upper bound of load; 0 while closed or ejected; see allowLocked
 	quiet   bool         // a lease that ends well only needs to become idle
 	ages    bool         // immutable; connections expire
+	wary    bool         // immutable; PrepareConn is asked before a lease
 	epoch   uint32       // counts restorations, so that older leases can be told apart
 	idle    idleStack    // most recently used on top, so that surplus connections age at the bottom
 	gets    uint64       // leases handed out
@@ -89,6 +90,7 @@ func newGroup(config PoolConfig, log *slog.Logger) *group {
 func (p *Pool) init(address string, g *group, o owner) {
 	p.address, p.group, p.owner = address, g, o
 	p.line.serve, p.line.total = p.serve, &p.load
+	p.wary = g.config.Hooks.PrepareConn != nil
 	p.ages = g.config.ConnIdleTimeout > 0 || g.config.MaxConnLifetime > 0
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
@@ -120,10 +122,11 @@ func (p *Pool) Get() (*Conn, error) {
 //   - ErrOverloaded: MaxWaiting callers wait already;
 //   - ErrOpTimeout: WaitTimeout passed;
 //   - ctx.Err() and its cause;
-//   - ErrPoolClosed.
+//   - ErrPoolClosed;
+//   - the error of Hooks.PrepareConn.
 func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 	lease := (*Conn)(nil)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !p.wary {
 		lease = p.takeIdle()
 	}
 	if lease == nil {

@@ -120,7 +120,8 @@ func (s *Service) GetConn() (*Conn, error) {
 //   - ErrOpTimeout: WaitTimeout passed;
 //   - ctx.Err() and its cause;
 //   - ErrPoolClosed;
-//   - an error that says what the strategy did wrong (see Bandit).
+//   - an error that says what the strategy did wrong (see Bandit);
+//   - the error of Hooks.PrepareConn.
 func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 	return s.lease(ctx, false)
 }
@@ -152,7 +153,7 @@ func (s *Service) timed(ctx context.Context, c *conn) bool {
 // acquire.
 func (s *Service) get(ctx context.Context, whole bool) (*Conn, error) {
 	v := s.snapshot.Load()
-	if v == nil || !v.own || !s.busy.Load() || ctx.Err() != nil {
+	if v == nil || !v.fast || !s.busy.Load() || ctx.Err() != nil {
 		return s.acquire(ctx, whole, nil, false, nil)
 	}
 	h := v.hosts[v.picker.Pick(s.rng)]
