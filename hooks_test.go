@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/3XX0/pooly"
 	"github.com/stretchr/testify/require"
@@ -399,6 +400,20 @@ func TestDialForACallerHasTheValuesOfItsContext(t *testing.T) {
 		require.Equal(t, 1, s.Stats().Idle, "the caller's deadline ended the dial")
 		release(t, held)
 	})
+}
+
+// A trace may hold all of a request. A connection lives on for hours.
+func TestConnectionDoesNotKeepTheContextOfItsDial(t *testing.T) {
+	s, _ := newService(t, hooked(pooly.Hooks{}), "a")
+	trace := make([]byte, 1<<20)
+	kept := weak.Make(&trace[0])
+	c, err := s.GetConnContext(context.WithValue(context.Background(), traceKey{}, trace))
+	require.NoError(t, err)
+	defer func() { _ = c.Release(nil, pooly.HostUp) }()
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return kept.Value() == nil
+	}, 10*time.Second, time.Millisecond)
 }
 
 // Callers who wait in the queue get dials of whichever host has room. Each context is used once.
