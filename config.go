@@ -263,6 +263,19 @@ type PoolConfig struct {
 	// RetryDelay is the time between two dials of a Pool used alone, and between two rounds of
 	// dials while no host is up. Default 10 ms.
 	RetryDelay time.Duration
+
+	// LeakTimeout is for finding code that does not release its leases. A lease that is out longer
+	// is logged once (warn), with the stack of its GetConn, and again if it comes back after all.
+	// If the garbage collector finds that the program has lost the lease, its connection is closed
+	// and its place is free again. PoolStats.Leaked counts the leases that are out longer.
+	//
+	// It is noticed at most a quarter of LeakTimeout, or a minute, late. Only a sample of leases
+	// leaves a stack, so that stacks take about 1 % of the time of leases. After the first leak, all
+	// do. Leases of DialContext are left alone. See docs/GUIDE.md.
+	//
+	// Logs go to ServiceConfig.Logger, of a Pool used alone to slog.Default. Choose it longer than
+	// the longest use of a connection. Default 0: off, at no cost.
+	LeakTimeout time.Duration
 }
 
 // Validate reports the first impossible value with an error that wraps ErrInvalidArg and names the
@@ -279,6 +292,7 @@ func (c *PoolConfig) Validate() error {
 		{"TestTimeout", c.TestTimeout},
 		{"WaitTimeout", c.WaitTimeout},
 		{"RetryDelay", c.RetryDelay},
+		{"LeakTimeout", c.LeakTimeout},
 	} {
 		if field.value < 0 {
 			return negative(field.name, field.value)

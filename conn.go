@@ -55,6 +55,7 @@ type conn struct {
 	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
 	index     int           // guarded by pool.mu; its index in pool.conns
 	idleSince time.Duration // guarded by pool.mu; set only if connections expire
+	watch     *watch        // guarded by pool.mu; nil before LeakTimeout has looked at its leases
 	tested    int64         // guarded by pool.mu; when it was last tested while idle, by the clock
 }
 

@@ -92,6 +92,7 @@ func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) 
 	if err == nil && s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
+	s.leaks.leased(c)
 	return c, err
 }
 
@@ -216,7 +217,7 @@ func (c *Conn) CloseOnRelease() error {
 func (p *Pool) spend(l *Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.conn.lease != l || l.conn.cut {
+	if !l.conn.holdsLocked(l) || l.conn.cut {
 		return false
 	}
 	l.conn.spent = true
@@ -253,7 +254,7 @@ func (h *host) rateExchange(
 	h.mu.Lock()
 	defer h.unlock()
 	c := l.conn
-	if c.lease != l || c.cut {
+	if !c.holdsLocked(l) || c.cut {
 		return nil, false
 	}
 	h.judgeTimeLocked(c, &o, elapsed, now)

@@ -77,7 +77,9 @@ func NewPool(address string, config *PoolConfig) *Pool {
 	g.up.Store(1)
 	p := new(Pool)
 	p.init(address, g, nil)
-	g.reaper = newReaper(g, func(yield func(*Pool) bool) { yield(p) })
+	itself := func(yield func(*Pool) bool) { yield(p) }
+	g.reaper = newReaper(g, itself)
+	g.leaks = newLeakFinder(g, slog.Default(), itself)
 	return p
 }
 
@@ -138,6 +140,7 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 	if _, ok := ctx.Deadline(); ok {
 		lease.conn.start = p.clock.now()
 	}
+	p.leaks.leased(lease)
 	return lease, nil
 }
 
@@ -181,6 +184,7 @@ func (p *Pool) statsLocked() PoolStats {
 		Failures:     p.dialFailures,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
+		Leaked:       p.leakedLocked(),
 	}
 	if !p.closed {
 		stats.MaxConns = p.config.MaxConns
@@ -210,6 +214,7 @@ func (p *Pool) Close() error {
 	}
 	p.queue.close()
 	p.reaper.stop()
+	p.leaks.stop()
 	p.destroyAll(idle)
 	if err := closeAll([]*Pool{p}, DefaultCloseDeadline); err != nil {
 		return named("pool", quoteAddress(p.address), err)

@@ -32,11 +32,11 @@ var layers = []layer{
 		"doc.go", "clock.go", "lock.go", "lock_yield.go", "errors.go", "stats.go", "config.go", "score.go",
 		"conn.go", "driver.go", "netdriver.go", "driverof.go", "shared.go",
 		"liveness.go", "timeoutconn.go",
-		"idle.go", "limiter.go", "loadcurve.go", "budget.go", "tasks.go", "hostmetrics.go",
+		"idle.go", "watch.go", "limiter.go", "loadcurve.go", "budget.go", "tasks.go", "hostmetrics.go",
 	}},
 	{"the queue, which knows no pool", []string{"waiter.go", "queue.go"}},
 	{"the pool of one host, which knows no host", []string{
-		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "hooks.go", "wait.go", "reaper.go",
+		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "hooks.go", "leak.go", "wait.go", "reaper.go",
 	}},
 	{"a host, its health, and the others that it is compared with", []string{
 		"cluster.go", "pace.go", "host.go", "health.go", "outliers.go",

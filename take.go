@@ -178,6 +178,7 @@ func (p *Pool) put(l *Conn, o outcome) error {
 // endLease finishes a release. It requires p.mu and releases it.
 func (p *Pool) endLease(l *Conn, o outcome) error {
 	c := l.conn
+	logBack := p.unwatchLocked(l)
 	if p.config.Hooks.AfterRelease != nil {
 		l = p.afterReleaseLocked(l, o)
 	}
@@ -223,6 +224,9 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	p.settleLocked()
 	p.unlock()
 
+	if logBack != nil {
+		logBack()
+	}
 	if after != nil {
 		after()
 	}

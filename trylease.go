@@ -26,6 +26,7 @@ func (s *Service) TryLease(ctx context.Context) (*Conn, error) {
 	if s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
+	s.leaks.leased(c)
 	return c, nil
 }
 
