@@ -142,7 +142,7 @@ type ServiceConfig struct {
 	// metrics per host. Default: HostMetricsOff.
 	StatsdHostMetrics HostMetrics
 
-	// Logger gets hosts that are ejected, hosts that fail alike and resolvers that fail (warn),
+	// Logger gets hosts that are ejected, hosts that fail alike, resolvers that fail and leaks (warn),
 	// hosts that are restored (info), and plug-ins that misbehave (error). Default: slog.Default,
 	// from warn on. A logger with slog.DiscardHandler silences the service.
 	Logger *slog.Logger
