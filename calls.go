@@ -74,6 +74,7 @@ func (p *Pool) callClose(c *Conn) {
 			_ = recovered(p.log, "Driver.Close", v)
 		}
 	}()
+	p.callOnClose(c)
 	p.config.Driver.Close(c)
 }
 

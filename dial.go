@@ -14,14 +14,15 @@ var (
 
 // dial is one dial in flight.
 type dial struct {
-	more    int           // how many connections to dial after this one, one after the other
-	probe   bool          // a background dial that finds out whether an ejected host is back
-	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
-	renews  bool          // it shares nothing with connections from before Evict
-	beganAt time.Duration // by the pool's clock
-	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
-	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
-	watch   *time.Timer   // abandons a try if the driver ignores its context
+	more    int             // how many connections to dial after this one, one after the other
+	probe   bool            // a background dial that finds out whether an ejected host is back
+	began   uint64          // the host's number of ejections when the dial began; 0: it was not ejected
+	renews  bool            // it shares nothing with connections from before Evict
+	beganAt time.Duration   // by the pool's clock
+	values  context.Context // of the caller that the dial is for; nil: it is for nobody in particular
+	ended   func()          // called without a lock when it has ended; nil: nobody waits for it
+	stall   *time.Timer     // calls dialStalls; nil if there is no FallbackDelay
+	watch   *time.Timer     // abandons a try if the driver ignores its context
 
 	// Guarded by pool.mu.
 	index   int  // its index in Pool.flights
@@ -70,6 +71,9 @@ func (p *Pool) run(d *dial) {
 		}
 	}()
 	ctx := p.ctx
+	if d.values != nil {
+		ctx = withValues{ctx, d.values}
+	}
 	if d.began > 0 || d.renews {
 		ctx = asProbe(ctx)
 	}
@@ -294,27 +298,36 @@ func (p *Pool) hopesLocked(d *dial) bool {
 	return p.clock.now()-p.doubt.dialBegan < p.patience
 }
 
-// connect calls the driver's Dial and checks what it returns.
+// connect calls the driver's Dial, checks what it returns, and calls OnConnect.
 func (p *Pool) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.config.DialTimeout)
 	defer cancel()
 	era := p.era.Load()
 	handle, err := p.callDial(ctx)
+	adopted := handle != nil && handle.conn != nil &&
+		handle.conn.adopted.CompareAndSwap(false, true)
+	if adopted {
+		handle.conn.pool = p
+	}
 	switch {
 	case err != nil:
-		if handle != nil && handle.conn != nil && handle.conn.adopted.CompareAndSwap(false, true) {
+		if adopted {
 			p.callClose(handle) // an error means that nobody gets the connection
 		}
 		return nil, p.examined(err)
 	case handle == nil || handle.conn == nil:
 		return nil, errNilConn
-	case !handle.conn.adopted.CompareAndSwap(false, true):
+	case !adopted:
 		return nil, errReusedConn
 	}
 	c := handle.conn
-	c.pool, c.era = p, era
+	c.era = era
+	if err := p.callOnConnect(ctx, c); err != nil {
+		return nil, err
+	}
+	c.born = p.clock.now()
 	if lifetime := p.config.MaxConnLifetime; lifetime > 0 {
-		c.expires = c.ends(lifetime, p.clock.now())
+		c.expires = c.ends(lifetime, c.born)
 	}
 	return c, nil
 }

@@ -24,6 +24,11 @@ type Driver interface {
 	// It should give up when ctx ends: after DialTimeout, and when the host is removed or the
 	// service is closed. A caller that stops waiting does not end ctx, because the connection can
 	// serve another caller. The exception is DialContext, which dials with its caller's context.
+	//
+	// If a caller's wait starts the dial, ctx has the values of that caller's context, such as its
+	// trace. Whoever comes first may get the connection, so the values must not decide what it is.
+	// A dial in the background has none: PrespawnConns, probes, and dials while no host is up.
+	//
 	// Its error is the cause that GetConn reports for the address.
 	//
 	// If connections share something, such as a socket, Dial must make that anew if IsProbe(ctx).

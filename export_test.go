@@ -34,3 +34,17 @@ func SetLookupPeriod(d time.Duration) (restore func()) {
 	lookupPeriod = d
 	return func() { lookupPeriod = was }
 }
+
+// SampleStacks has one lease in n leave its stack, until one of these is released.
+func SampleStacks(s *Service, n uint32) { s.leaks.every.Store(n) }
+
+// LooksForLeaks reports whether a sweep for leaks is scheduled.
+func LooksForLeaks(s *Service) bool { return s.leaks.armed.Load() }
+
+// StackRate returns what a sampler makes of leases that take lasted, and stacks that take cost: one lease in how many
+// leaves its stack.
+func StackRate(cost, lasted time.Duration) uint32 {
+	var s stackSampler
+	s.learn(cost, lasted)
+	return s.every.Load()
+}

@@ -15,6 +15,7 @@ type group struct {
 	queue    *queue                     // immutable
 	reaper   *reaper                    // immutable
 	log      *slog.Logger               // immutable
+	leaks    *leakFinder                // immutable; nil if LeakTimeout is off
 	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
 	direct   atomic.Bool                // DialContext was called: no unused connections are kept
 	limited  bool                       // immutable; MaxConns was set, so it bounds DialContext too

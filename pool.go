@@ -20,6 +20,7 @@ type Pool struct {
 	allowed int32        // upper bound of load; 0 while closed or ejected; see allowLocked
 	quiet   bool         // a lease that ends well only needs to become idle
 	ages    bool         // immutable; connections expire
+	wary    bool         // immutable; PrepareConn is asked before a lease
 	epoch   uint32       // counts restorations, so that older leases can be told apart
 	idle    idleStack    // most recently used on top, so that surplus connections age at the bottom
 	gets    uint64       // leases handed out
@@ -81,7 +82,9 @@ func NewPool(address string, config *PoolConfig) *Pool {
 	g.up.Store(1)
 	p := new(Pool)
 	p.init(address, g, nil)
-	g.reaper = newReaper(g, func(yield func(*Pool) bool) { yield(p) })
+	itself := func(yield func(*Pool) bool) { yield(p) }
+	g.reaper = newReaper(g, itself)
+	g.leaks = newLeakFinder(g, slog.Default(), itself)
 	return p
 }
 
@@ -95,6 +98,7 @@ func newGroup(config PoolConfig, log *slog.Logger) *group {
 func (p *Pool) init(address string, g *group, o owner) {
 	p.address, p.group, p.owner = address, g, o
 	p.line.serve, p.line.total = p.serve, &p.load
+	p.wary = g.config.Hooks.PrepareConn != nil
 	p.ages = g.config.ConnIdleTimeout > 0 || g.config.MaxConnLifetime > 0
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
@@ -126,10 +130,11 @@ func (p *Pool) Get() (*Conn, error) {
 //   - ErrOverloaded: MaxWaiting callers wait already;
 //   - ErrOpTimeout: WaitTimeout passed;
 //   - ctx.Err() and its cause;
-//   - ErrPoolClosed.
+//   - ErrPoolClosed;
+//   - the error of Hooks.PrepareConn.
 func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 	lease := (*Conn)(nil)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !p.wary {
 		lease = p.takeIdle()
 	}
 	if lease == nil {
@@ -141,6 +146,7 @@ func (p *Pool) GetContext(ctx context.Context) (*Conn, error) {
 	if _, ok := ctx.Deadline(); ok {
 		lease.conn.start = p.clock.now()
 	}
+	p.leaks.leased(lease)
 	return lease, nil
 }
 
@@ -185,6 +191,7 @@ func (p *Pool) statsLocked() PoolStats {
 		Closed:       p.closings,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
+		Leaked:       p.leakedLocked(),
 	}
 	if !p.closed {
 		stats.MaxConns = p.most()
@@ -214,6 +221,7 @@ func (p *Pool) Close() error {
 	}
 	p.queue.close()
 	p.reaper.stop()
+	p.leaks.stop()
 	p.destroyAll(idle, forRemoval)
 	if err := closeAll([]*Pool{p}, DefaultCloseDeadline); err != nil {
 		return named("pool", quoteAddress(p.address), err)

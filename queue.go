@@ -1,6 +1,7 @@
 package pooly
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -159,16 +160,32 @@ func (q *queue) next(p *line) *waiter {
 }
 
 // claim reports whether p should dial for a waiter of the queue. The waiter stays in the queue, and
-// whatever comes first serves it. If p should not dial, claim records p's offer.
-func (q *queue) claim(p *line) bool {
+// whatever comes first serves it. If p should not dial, claim records p's offer. values are of the
+// context of a waiter, for the dial; nil: none.
+func (q *queue) claim(p *line) (values context.Context, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if int(q.length.Load()) > q.claimed && q.pickLocked(p) != nil {
-		q.claimed++
-		return true
+	if int(q.length.Load()) > q.claimed {
+		if w := q.pickLocked(p); w != nil {
+			q.claimed++
+			return q.valuesLocked(w), true
+		}
 	}
 	q.offerLocked(p)
-	return false
+	return nil, false
+}
+
+// valuesLocked returns the context of a waiter for the values of a dial. It gives each context
+// away once: the first waiter's, or else that of the newest, whose arrival may be why there is
+// another dial.
+func (q *queue) valuesLocked(first *waiter) (values context.Context) {
+	for _, w := range [...]*waiter{first, q.waiting.back} {
+		if w != nil && w.values != nil {
+			values, w.values = w.values, nil
+			break
+		}
+	}
+	return values
 }
 
 // pickLocked returns the waiter that p should serve, nil if there is none. It skips waiters that

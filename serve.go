@@ -35,13 +35,14 @@ func (p *Pool) settleLocked() {
 			p.grantLocked(w)
 			continue
 		}
-		if !p.queue.claim(&p.line) {
+		values, ok := p.queue.claim(&p.line)
+		if !ok {
 			break
 		}
 		p.claimed++
 		p.load.Add(1)
 		if p.claimed > p.spareLocked() {
-			p.startDialLocked(&dial{})
+			p.startDialLocked(&dial{values: values})
 		}
 	}
 	offered := p.line.offer.Load() > 0
@@ -50,7 +51,7 @@ func (p *Pool) settleLocked() {
 		offered = false
 	}
 	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 &&
-		p.line.length.Load() == 0
+		p.line.length.Load() == 0 && p.config.Hooks.AfterRelease == nil
 }
 
 // canServeLocked reports whether the pool can serve one more caller: with an idle connection, or

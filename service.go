@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 type Service struct {
 	cluster                // name, config, group and more
 	metrics  *metrics      // immutable; nil if there is no statsd server
+	watched  bool          // immutable; there are metrics, or leases are watched for leaks
 	strategy string        // immutable; the name of the strategy
 	done     chan struct{} // closed by Close
 
@@ -82,6 +84,8 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
 	s.reaper = newReaper(s.group, s.eachPool)
+	s.leaks = newLeakFinder(s.group, s.log.With("service", name), s.everyPool)
+	s.watched = s.leaks != nil || s.config.StatsdAddr != ""
 	if s.config.StatsdAddr != "" {
 		s.metrics = startMetrics(s)
 		s.sampled = s.metrics.leaseEnded
@@ -122,20 +126,32 @@ func (s *Service) GetConn() (*Conn, error) {
 //   - ErrOpTimeout: WaitTimeout passed;
 //   - ctx.Err() and its cause;
 //   - ErrPoolClosed;
-//   - an error that says what the strategy did wrong (see Bandit).
+//   - an error that says what the strategy did wrong (see Bandit);
+//   - the error of Hooks.PrepareConn.
 func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 	return s.lease(ctx, false)
 }
 
 // lease is GetConnContext. whole says that ctx also bounds the use of the connection.
 func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
-	if s.metrics != nil {
-		return s.metrics.getConn(ctx, whole)
+	if s.watched {
+		return s.leaseWatched(ctx, whole)
 	}
 	c, err := s.get(ctx, whole)
 	if c != nil && s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
+	return c, err
+}
+
+// leaseWatched is lease for a service with metrics or a leakFinder.
+func (s *Service) leaseWatched(ctx context.Context, whole bool) (c *Conn, err error) {
+	if s.metrics != nil {
+		c, err = s.metrics.getConn(ctx, whole)
+	} else if c, err = s.get(ctx, whole); c != nil && s.timed(ctx, c.conn) {
+		c.conn.start = s.clock.now()
+	}
+	s.leaks.leased(c)
 	return c, err
 }
 
@@ -154,7 +170,7 @@ func (s *Service) timed(ctx context.Context, c *conn) bool {
 // acquire.
 func (s *Service) get(ctx context.Context, whole bool) (*Conn, error) {
 	v := s.snapshot.Load()
-	if v == nil || !v.own || !s.busy.Load() || ctx.Err() != nil {
+	if v == nil || !v.fast || !s.busy.Load() || ctx.Err() != nil {
 		return s.acquire(ctx, whole, nil, false, nil)
 	}
 	h := v.hosts[v.picker.Pick(s.rng)]
@@ -274,6 +290,7 @@ func (s *Service) Close() error {
 
 	s.queue.close()
 	s.reaper.stop()
+	s.leaks.stop()
 	pools := make([]*Pool, len(hosts))
 	for i, h := range hosts {
 		pools[i] = &h.Pool
@@ -297,6 +314,18 @@ func (s *Service) Close() error {
 // eachPool yields the pools of the registered hosts.
 func (s *Service) eachPool(yield func(*Pool) bool) {
 	for _, h := range s.all() {
+		if !yield(&h.Pool) {
+			return
+		}
+	}
+}
+
+// everyPool yields the pools of the registered hosts, and of removed ones that have connections.
+func (s *Service) everyPool(yield func(*Pool) bool) {
+	s.mu.Lock()
+	hosts := slices.AppendSeq(slices.Clone(s.order), maps.Keys(s.draining))
+	s.mu.Unlock()
+	for _, h := range hosts {
 		if !yield(&h.Pool) {
 			return
 		}

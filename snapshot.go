@@ -16,14 +16,14 @@ import (
 type snapshot struct {
 	hosts  []*host // indexed as by the picker
 	picker Picker  // nil if there are no hosts
-	own    bool    // the strategy is one of this package's
+	fast   bool    // the strategy is one of this package's, and there is no PrepareConn
 	err    error   // why there is no picker; nil if there is one or no host is up
 }
 
 // pick asks the strategy for a host. The snapshot must have one. A strategy of the user's may panic
 // or return an index out of range.
 func (v *snapshot) pick(s *Service) (h *host, err error) {
-	if v.own {
+	if v.fast {
 		return v.hosts[v.picker.Pick(s.rng)], nil
 	}
 	defer func() {
@@ -195,7 +195,8 @@ func (s *Service) fill(v *snapshot, record bool, at moment) {
 		return
 	}
 	v.picker, v.err = s.newPicker(arms)
-	v.own = v.err == nil && isOwn(s.config.BanditStrategy)
+	v.fast = v.err == nil && isOwn(s.config.BanditStrategy) &&
+		s.config.Hooks.PrepareConn == nil
 }
 
 func (s *Service) newPicker(arms []Arm) (p Picker, err error) {

@@ -22,6 +22,9 @@ type PoolStats struct {
 	// ms; of several pools, the longest of all. It is 0 if none is out, and for a Pool used alone.
 	OldestLease time.Duration
 
+	// Leaked is how many leases are out longer than LeakTimeout. It is 0 if that is off.
+	Leaked int
+
 	Gets         uint64        // leases handed out
 	Puts         uint64        // leases released
 	Dials        uint64        // dials that ended, background dials included
@@ -110,6 +113,7 @@ func (s *PoolStats) add(t PoolStats) {
 	s.MaxConns += t.MaxConns
 	s.Limit += t.Limit
 	s.OldestLease = max(s.OldestLease, t.OldestLease)
+	s.Leaked += t.Leaked
 	s.Gets += t.Gets
 	s.Puts += t.Puts
 	s.Dials += t.Dials

@@ -34,7 +34,7 @@ func (p *Pool) admit(w *waiter) (lease *Conn, waits bool) {
 		waits = p.canServeLocked()
 		if waits {
 			if p.spareLocked() <= p.claimed {
-				p.startDialLocked(&dial{})
+				p.startDialLocked(&dial{values: w.values})
 			}
 			p.queue.mu.Lock()
 			p.line.insert(p.line.back, w, nil)
@@ -180,6 +180,10 @@ func (p *Pool) put(l *Conn, o outcome) error {
 // endLease finishes a release. It requires p.mu and releases it.
 func (p *Pool) endLease(l *Conn, o outcome) error {
 	c := l.conn
+	logBack := p.unwatchLocked(l)
+	if p.config.Hooks.AfterRelease != nil {
+		l = p.afterReleaseLocked(l, o)
+	}
 	if c.lease != l {
 		p.unlock()
 		return fmt.Errorf("%w: to %s", ErrConnReleased, quoteAddress(p.address))
@@ -224,6 +228,9 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	p.settleLocked()
 	p.unlock()
 
+	if logBack != nil {
+		logBack()
+	}
 	if after != nil {
 		after()
 	}

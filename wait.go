@@ -20,6 +20,7 @@ type call struct {
 	redialled bool             // a connection dialled for this call was dead
 	dead      *conn            // a dead connection that the call has yet to destroy
 	why       reason           // why dead is to be closed
+	prepared  preparation
 }
 
 // run leases a connection by choose, or else from the queue. waits says that choose has put the
@@ -27,6 +28,7 @@ type call struct {
 func (c *call) run(choose func(*waiter) (lease *Conn, waits bool, err error)) (*Conn, error) {
 	q, config := c.group.queue, &c.group.config
 	c.began = c.group.clock.now()
+	c.prepared.began = c.began
 	defer c.bury()
 	if config.WaitTimeout > 0 {
 		t := time.NewTimer(config.WaitTimeout)
@@ -47,7 +49,7 @@ func (c *call) run(choose func(*waiter) (lease *Conn, waits bool, err error)) (*
 			return nil, err
 		}
 		w := q.spare.Get().(*waiter)
-		w.avoid, w.whole = c.avoid, c.whole
+		w.avoid, w.whole, w.values = c.avoid, c.whole, c.ctx
 		w.since, w.deadline = c.began, forever
 		if at, ok := c.ctx.Deadline(); ok {
 			w.deadline = at.Sub(c.group.clock.base)
@@ -57,15 +59,36 @@ func (c *call) run(choose func(*waiter) (lease *Conn, waits bool, err error)) (*
 			err = q.push(w, again)
 			waits = err == nil
 		}
-		if !waits {
+		if waits {
+			c.bury()
+			lease, err = c.wait(w)
+		} else {
 			q.recycle(w)
-			return lease, err
 		}
-		c.bury()
-		if lease, err = c.wait(w); err != nil || c.accept(lease) {
-			return lease, err
+		if err != nil {
+			return nil, err
+		}
+		if waits && !c.accept(lease) {
+			continue
+		}
+		ok, err := c.prepare(lease)
+		switch {
+		case ok:
+			return lease, nil
+		case err != nil:
+			return nil, err
 		}
 	}
+}
+
+// prepare has PrepareConn accept a lease. If ok is false, the lease is ended.
+func (c *call) prepare(lease *Conn) (ok bool, err error) {
+	ok, unfit, why, err := c.prepared.prepare(c.ctx, lease)
+	if unfit != nil {
+		c.bury()
+		c.dead, c.why = unfit, why
+	}
+	return ok, err
 }
 
 // wait blocks until w is answered. If the context ends or WaitTimeout passes first, w leaves.

@@ -1,6 +1,7 @@
 package pooly
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
@@ -11,9 +12,10 @@ import (
 type waiter struct {
 	ready chan struct{} // receives once, when the waiter is answered
 
-	since    time.Duration // when its call began to wait
-	deadline time.Duration // when its context ends; forever if it has no deadline
-	whole    bool          // the deadline also bounds the use of the connection
+	since    time.Duration   // when its call began to wait
+	deadline time.Duration   // when its context ends; forever if it has no deadline
+	values   context.Context // of its call, for a dial; guarded by queue.mu while it stands in a line
+	whole    bool            // the deadline also bounds the use of the connection
 
 	// The answer, written before ready receives: a lease, or the reason why there is none.
 	lease *Conn

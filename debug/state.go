@@ -184,6 +184,7 @@ type pool struct {
 	MaxConns     int     `json:"maxConns"`
 	Limit        int     `json:"limit"` // leases that may be out at once, at most MaxConns
 	OldestLease  float64 `json:"oldestLeaseSeconds"`
+	Leaked       int     `json:"leaked"` // leases that are out longer than LeakTimeout
 	Gets         uint64  `json:"gets"`
 	Puts         uint64  `json:"puts"`
 	Dials        uint64  `json:"dials"`
@@ -214,6 +215,7 @@ func readPool(s pooly.PoolStats) pool {
 		MaxConns:     s.MaxConns,
 		Limit:        s.Limit,
 		OldestLease:  s.OldestLease.Seconds(),
+		Leaked:       s.Leaked,
 		Gets:         s.Gets,
 		Puts:         s.Puts,
 		Dials:        s.Dials,

@@ -18,6 +18,7 @@
 //	pooly.client.connection.max              {connection}  up-down  connections MaxConns allows
 //	pooly.client.connection.limit            {lease}       up-down  leases that may be out
 //	pooly.client.connection.oldest_lease     s             gauge    age of the oldest lease
+//	pooly.client.connection.leaked           {lease}       up-down  leases out for LeakTimeout
 //	pooly.client.connection.pending_requests {request}     up-down  callers waiting for room
 //	pooly.client.connection.dialing          {connection}  up-down  dials in flight
 //	pooly.client.connection.gets             {lease}       counter  leases handed out
@@ -125,6 +126,8 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	limit := i.upDown("pooly.client.connection.limit", "{lease}", "Leases that may be out at once.")
 	oldest := i.gauge("pooly.client.connection.oldest_lease", "s",
 		"How long the oldest lease has lasted so far.")
+	leaked := i.upDown("pooly.client.connection.leaked", "{lease}",
+		"Leases that are out longer than LeakTimeout.")
 	pending := i.upDown("pooly.client.connection.pending_requests", "{request}",
 		"Callers that wait because no host has room.")
 	dialing := i.upDown("pooly.client.connection.dialing", "{connection}", "Dials in flight.")
@@ -171,6 +174,7 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 			o.ObserveInt64(most, int64(stats.MaxConns), service)
 			o.ObserveInt64(limit, int64(stats.Limit), service)
 			o.ObserveFloat64(oldest, stats.OldestLease.Seconds(), service)
+			o.ObserveInt64(leaked, int64(stats.Leaked), service)
 			o.ObserveInt64(shed, int64(stats.Shed), service)
 			o.ObserveInt64(retries, int64(stats.Retries), service)
 			o.ObserveInt64(refused, int64(stats.RetriesRefused), service)

@@ -99,7 +99,7 @@ func TestInstrumentsTellWhatStatsDo(t *testing.T) {
 
 		const name, state = "pooly.client.connection.pool.name", "pooly.client.connection.state"
 		found := collect(t, reader)
-		require.Len(t, found, 30)
+		require.Len(t, found, 31)
 		for _, want := range []metricdata.Metrics{
 			sum("pooly.client.connection.count", "{connection}", "Connections, by state.", false,
 				point[int64](1, name, "orders", state, "used"), point[int64](0, name, "orders", state, "idle")),
@@ -112,6 +112,7 @@ func TestInstrumentsTellWhatStatsDo(t *testing.T) {
 				point[int64](0, name, "orders")),
 			gauge("pooly.client.connection.oldest_lease", "s", "How long the oldest lease has lasted so far.",
 				point(s.Stats().OldestLease.Seconds(), name, "orders")),
+			sum("pooly.client.connection.leaked", "{lease}", "Leases that are out longer than LeakTimeout.", false, point[int64](0, name, "orders")),
 			gauge("pooly.client.host.panic", "1", "1 while hosts fail alike, so that none is ejected for it, else 0.",
 				point[float64](0, name, "orders")),
 			sum("pooly.client.connection.gets", "{lease}", "Leases handed out.", true, point[int64](4, name, "orders")),

@@ -482,3 +482,25 @@ func TestDriverChecksAddresses(t *testing.T) {
 		}
 	}
 }
+
+func TestATraceHearsOfTheDialThatItsRequestStarts(t *testing.T) {
+	address := webServer(t, func(http.ResponseWriter, *http.Request) {})
+	client, _ := webService(t, http1(), pooly.ServiceConfig{PrespawnConns: -1}, address)
+	for i := range 2 {
+		heard := make(chan string, 10)
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			ConnectStart: func(_, addr string) { heard <- "ConnectStart " + addr },
+			ConnectDone:  func(_, addr string, err error) { heard <- fmt.Sprint("ConnectDone ", addr, " ", err) },
+		})
+		req, err := http.NewRequestWithContext(ctx, "GET", "http://"+address, nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		if i == 0 {
+			require.Equal(t, "ConnectStart "+address, <-heard)
+			require.Equal(t, "ConnectDone "+address+" <nil>", <-heard)
+		}
+		require.Empty(t, heard)
+	}
+}

@@ -217,6 +217,8 @@ func (b builder[T]) pool(of func(T) pooly.PoolStats) []family[T] {
 			func(t T) float64 { return float64(of(t).Limit) }),
 		b.gauge("oldest_lease_seconds", "How long the oldest lease has lasted so far.",
 			func(t T) float64 { return of(t).OldestLease.Seconds() }),
+		b.gauge("leaked_leases", "Leases that are out longer than LeakTimeout.",
+			func(t T) float64 { return float64(of(t).Leaked) }),
 		conns("in_use", func(s stats) int { return s.InUse }),
 		conns("idle", func(s stats) int { return s.Idle }),
 		conns("closing", func(s stats) int { return s.Open - s.InUse - s.Idle }),

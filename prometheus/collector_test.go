@@ -176,6 +176,7 @@ func TestCollectorTellsOfOverload(t *testing.T) {
 			"pooly_retries_refused_total": stats.RetriesRefused,
 			"pooly_max_connections":       2,
 			"pooly_lease_limit":           1,
+			"pooly_leaked_leases":         0,
 			"pooly_panic":                 0,
 			"pooly_host_max_connections":  2,
 			"pooly_host_lease_limit":      1,
