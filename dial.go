@@ -15,13 +15,14 @@ var (
 
 // dial is one dial in flight.
 type dial struct {
-	more    int           // how many connections to dial after this one, one after the other
-	probe   bool          // a background dial that finds out whether an ejected host is back
-	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
-	beganAt time.Duration // by the pool's clock
-	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
-	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
-	watch   *time.Timer   // abandons a try if the driver ignores its context
+	more    int             // how many connections to dial after this one, one after the other
+	probe   bool            // a background dial that finds out whether an ejected host is back
+	began   uint64          // the host's number of ejections when the dial began; 0: it was not ejected
+	beganAt time.Duration   // by the pool's clock
+	ctx     context.Context // that the driver gets, without its timeout
+	ended   func()          // called without a lock when it has ended; nil: nobody waits for it
+	stall   *time.Timer     // calls dialStalls; nil if there is no FallbackDelay
+	watch   *time.Timer     // abandons a try if the driver ignores its context
 
 	// Guarded by pool.mu.
 	landed  bool // the driver has returned, or the dial was abandoned
@@ -42,7 +43,10 @@ func (p *Pool) prespawn(n int) {
 func (p *Pool) startDialLocked(d *dial) {
 	p.open++
 	p.dialing++
-	d.beganAt = p.clock.now()
+	d.beganAt, d.ctx = p.clock.now(), p.ctx
+	if d.began > 0 { // the host is ejected
+		d.ctx = asProbe(d.ctx)
+	}
 	if p.fallback > 0 {
 		d.stall = time.AfterFunc(p.fallback, func() { p.dialStalls(d) })
 	}
@@ -66,13 +70,9 @@ func (p *Pool) run(d *dial) {
 			p.dialFailed(d, err)
 		}
 	}()
-	ctx := p.ctx
-	if d.began > 0 { // the host is ejected
-		ctx = asProbe(ctx)
-	}
 	for try := 1; ; try++ {
 		var c *conn
-		if c, err = p.connect(ctx); err == nil {
+		if c, err = p.connect(d.ctx); err == nil {
 			p.dialed(d, c)
 			return
 		}
@@ -152,6 +152,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	after := p.connectedLocked(d, c)
 	if p.allowed == 0 { // closed since the dial began, or ejected because of its leases
 		p.unlock()
+		p.tellDialled(d.ctx, d.beganAt, nil)
 		d.done(after)
 		p.destroy(c)
 		return
@@ -170,6 +171,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 		p.idle.pop()
 	}
 	p.unlock()
+	p.tellDialled(d.ctx, d.beganAt, nil)
 	if unused {
 		p.destroy(c)
 	}
@@ -198,6 +200,22 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	return after
 }
 
+// tellDialled tells the Observer of a dial that has ended.
+func (p *Pool) tellDialled(ctx context.Context, began time.Duration, err error) {
+	o := p.observer
+	if o.Dialled == nil {
+		return
+	}
+	notify(o, o.Dialled, DialEvent{
+		Service:  o.service,
+		Address:  p.address,
+		Context:  ctx,
+		Duration: p.clock.now() - began,
+		Err:      err,
+		Probe:    IsProbe(ctx),
+	})
+}
+
 // done reports the end of a dial. Call it without a lock.
 func (d *dial) done(after func()) {
 	if after != nil {
@@ -219,6 +237,7 @@ func (p *Pool) dialFailed(d *dial, err error) bool {
 	p.queue.displace(&p.line)
 	after := p.failedLocked(d, err)
 	p.freePlace()
+	p.tellDialled(d.ctx, d.beganAt, err)
 	d.done(after)
 	p.queue.match()
 	return true

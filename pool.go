@@ -82,6 +82,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
+	g.observer = &observer{}
 	g.queue = newQueue(g.clock, config.MaxWaiting)
 	return g
 }

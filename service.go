@@ -19,6 +19,7 @@ import (
 type Service struct {
 	cluster                // name, config, group and more
 	metrics  *metrics      // immutable; nil if there is no statsd server
+	observed bool          // immutable; the Observer or statsd wants to know of leases
 	strategy string        // immutable; the name of the strategy
 	done     chan struct{} // closed by Close
 
@@ -80,10 +81,14 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
 	s.reaper = newReaper(s.group, s.eachPool)
+	s.observer.service, s.observer.log = s.name, s.log
+	var timings *Observer
 	if s.config.StatsdAddr != "" {
 		s.metrics = startMetrics(s)
-		s.sampled = s.metrics.leaseEnded
+		timings = s.metrics.observer()
 	}
+	s.observer.Observer = *JoinObservers(s.config.Observer, timings)
+	s.observed = s.observer.leases()
 	return s
 }
 
@@ -127,8 +132,8 @@ func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 
 // lease is GetConnContext. whole says that ctx also bounds the use of the connection.
 func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
-	if s.metrics != nil {
-		return s.metrics.getConn(ctx, whole)
+	if s.observed {
+		return s.leaseObserved(ctx, whole)
 	}
 	c, err := s.get(ctx, whole)
 	if c != nil && s.timed(ctx, c.conn) {
@@ -307,6 +312,8 @@ func (s *Service) all() []*host {
 // hostEjected is called when a host was ejected.
 func (s *Service) hostEjected(h *host, cause error) {
 	s.log.Warn("pooly: host ejected", "service", s.name, "address", h.address, "cause", cause)
+	notify(s.observer, s.observer.Ejected,
+		EjectEvent{Service: s.name, Address: h.address, Cause: cause})
 	s.rebuild(false)
 	s.dialAll()
 }
@@ -314,6 +321,7 @@ func (s *Service) hostEjected(h *host, cause error) {
 // hostRestored is called when a host was restored.
 func (s *Service) hostRestored(h *host) {
 	s.log.Info("pooly: host restored", "service", s.name, "address", h.address)
+	notify(s.observer, s.observer.Restored, RestoreEvent{Service: s.name, Address: h.address})
 	s.narrow()
 	s.rebuild(false)
 }

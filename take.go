@@ -161,7 +161,7 @@ func (p *Pool) putBack(l *Conn, score float64) error {
 }
 
 // measured reports whether the duration of a lease that ended well is wanted. Strategies that go by
-// latency and statsd want all. Otherwise a sample is enough for the limiter.
+// latency and the Observer want all. Otherwise a sample is enough for the limiter.
 func (c *conn) measured(p *Pool) bool {
 	return c.sampled || c.used == 1 || p.timing.Load() && !p.sparse.Load()
 }
@@ -224,7 +224,15 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 		after()
 	}
 	if sampled { // before the place becomes free, since Close may return then
-		p.sampled(lasted)
+		notify(p.observer, p.observer.Released, ReleaseEvent{
+			Service: p.observer.service,
+			Address: p.address,
+			Lasted:  lasted,
+			Err:     o.cause,
+			Score:   o.score,
+			Rated:   o.rated,
+			Closed:  unfit,
+		})
 	}
 	if unfit {
 		p.destroy(c)
