@@ -2,6 +2,7 @@ package poolyhttp
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"sync"
