@@ -198,13 +198,16 @@ type observer struct {
 
 // notify calls f, a function of o, unless it is nil. Call it without a lock.
 func notify[E any](o *observer, f func(E), event E) {
-	if f == nil {
-		return
+	if f != nil {
+		defer contain[E](o)
+		f(event)
 	}
-	defer func() {
-		if v := recover(); v != nil && o.panicked.CompareAndSwap(false, true) {
-			_ = recovered(o.log, fmt.Sprintf("the Observer's function for a %T", event), v)
-		}
-	}()
-	f(event)
+}
+
+// contain ends the panic of a function that got an E.
+func contain[E any](o *observer) {
+	if v := recover(); v != nil && o.panicked.CompareAndSwap(false, true) {
+		var event E
+		_ = recovered(o.log, fmt.Sprintf("the Observer's function for a %T", event), v)
+	}
 }

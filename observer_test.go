@@ -399,7 +399,7 @@ func TestObserverRunsWithoutALockAndMayPanic(t *testing.T) {
 		require.NoError(t, s.Close())
 		require.Len(t, called, 8, "%v", called)
 		require.Equal(t, 1, strings.Count(log.String(), "no good observer"), "the first panic alone is logged")
-		require.Contains(t, log.String(), "the Observer's function for a pooly.DialEvent")
+		require.Contains(t, log.String(), "the Observer's function for a pooly.")
 	})
 }
 
