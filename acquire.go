@@ -2,6 +2,7 @@ package pooly
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -49,9 +50,11 @@ func (s *Service) acquire(
 		}
 		return nil, false, err
 	})
+	shed := errors.Is(err, ErrOverloaded)
 	if err != nil {
 		s.getFailures.Add(1)
-		return nil, s.explain(err)
+		err = s.explain(err)
 	}
-	return lease, nil
+	s.callEnded(c, lease, shed, err)
+	return lease, err
 }

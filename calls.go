@@ -149,7 +149,7 @@ func (p *Pool) outcomeOf(l *Conn, cause error, otherwise outcome) outcome {
 	}
 	rated := otherwise.rated && !errors.Is(cause, context.Canceled) // which is the caller's wish
 	if p.temporary(l, cause) {
-		otherwise.rated = rated
+		otherwise.rated, otherwise.cause = rated, cause
 		if otherwise.score == HostUp {
 			otherwise.score = HostDown // an error is no success
 		}

@@ -143,6 +143,10 @@ type ServiceConfig struct {
 	// metrics per host. Default: HostMetricsOff.
 	StatsdHostMetrics HostMetrics
 
+	// Observer is told of dials, waits, leases, ejections and retries. It is copied. Default nil:
+	// nobody is, at no cost.
+	Observer *Observer
+
 	// Logger gets hosts that are ejected, addresses that the driver cannot dial, hosts that fail
 	// alike, resolvers that fail and leaks (warn), hosts that are restored (info), and plug-ins that
 	// misbehave (error). Default: slog.Default, from warn on. A logger with slog.DiscardHandler
@@ -184,6 +188,9 @@ func (c *ServiceConfig) Validate() error {
 	case !(c.StatsdSampleRate >= 0 && c.StatsdSampleRate <= 1):
 		return fmt.Errorf("%w: StatsdSampleRate %v is outside [0, 1]", ErrInvalidArg,
 			c.StatsdSampleRate)
+	case c.Observer != nil && !(c.Observer.LeaseSampleRate >= 0 && c.Observer.LeaseSampleRate <= 1):
+		return fmt.Errorf("%w: Observer.LeaseSampleRate %v is outside [0, 1]", ErrInvalidArg,
+			c.Observer.LeaseSampleRate)
 	case c.StatsdHostMetrics < HostMetricsOff || c.StatsdHostMetrics > HostMetricsInflux:
 		return fmt.Errorf("%w: StatsdHostMetrics %d is none of the constants", ErrInvalidArg,
 			c.StatsdHostMetrics)

@@ -42,7 +42,7 @@ type conn struct {
 	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
 	cut     bool              // guarded by pool.mu; Close has closed it under its lease
 	spent   reason            // guarded by pool.mu; why its lease is its last; 0: it is not
-	sampled bool              // set by the lease; Release sends its duration to statsd
+	sampled bool              // set by the lease; the Observer hears of its end
 	retired bool              // guarded by pool.mu; its share is over, see endShareLocked
 	outside bool              // immutable once adopted; it is of DialContext
 
@@ -226,7 +226,7 @@ type outcome struct {
 	timeout bool  // it is a failure by a deadline
 	givenUp bool  // its user gave it up: it tells neither that the host works nor that it fails
 	apart   bool  // its exchanges were rated and timed apart
-	cause   error // of a failure; nil if it is unknown
+	cause   error // what the lease ended with; nil: nothing, or an answer
 }
 
 func isTimeout(err error) bool {

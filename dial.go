@@ -20,6 +20,7 @@ type dial struct {
 	renews  bool            // it shares nothing with connections from before Evict
 	beganAt time.Duration   // by the pool's clock
 	values  context.Context // of the caller that the dial is for; nil: it is for nobody in particular
+	ctx     context.Context // that the driver gets, without its timeout
 	ended   func()          // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer     // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer     // abandons a try if the driver ignores its context
@@ -44,7 +45,13 @@ func (p *Pool) prespawn(n int) {
 func (p *Pool) startDialLocked(d *dial) {
 	p.open++
 	p.dialing++
-	d.beganAt, d.renews = p.clock.now(), p.renew
+	d.beganAt, d.renews, d.ctx = p.clock.now(), p.renew, p.ctx
+	if d.values != nil {
+		d.ctx = withValues{d.ctx, d.values}
+	}
+	if d.began > 0 || d.renews {
+		d.ctx = asProbe(d.ctx)
+	}
 	if p.fallback > 0 {
 		d.stall = time.AfterFunc(p.fallback, func() { p.dialStalls(d) })
 	}
@@ -70,16 +77,9 @@ func (p *Pool) run(d *dial) {
 			p.dialFailed(d, err)
 		}
 	}()
-	ctx := p.ctx
-	if d.values != nil {
-		ctx = withValues{ctx, d.values}
-	}
-	if d.began > 0 || d.renews {
-		ctx = asProbe(ctx)
-	}
 	for try := 1; ; try++ {
 		var c *conn
-		if c, err = p.connect(ctx); err == nil {
+		if c, err = p.connect(d.ctx); err == nil {
 			p.dialed(d, c)
 			return
 		}
@@ -165,6 +165,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	if p.allowed == 0 { // closed since the dial began, or ejected because of its leases
 		why := p.unfitLocked(c, 0)
 		p.unlock()
+		p.tellDialled(d.ctx, d.beganAt, nil)
 		d.done(after)
 		p.destroy(c, why)
 		return
@@ -187,6 +188,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 		p.idle.pop()
 	}
 	p.unlock()
+	p.tellDialled(d.ctx, d.beganAt, nil)
 	if unused {
 		p.destroy(c, why)
 	}
@@ -224,6 +226,22 @@ func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
 	return after
 }
 
+// tellDialled tells the Observer of a dial that has ended.
+func (p *Pool) tellDialled(ctx context.Context, began time.Duration, err error) {
+	o := p.observer
+	if o.Dialled == nil {
+		return
+	}
+	notify(o, o.Dialled, DialEvent{
+		Service:  o.service,
+		Address:  p.address,
+		Context:  ctx,
+		Duration: p.clock.now() - began,
+		Err:      err,
+		Probe:    IsProbe(ctx),
+	})
+}
+
 // done reports the end of a dial. Call it without a lock.
 func (d *dial) done(after func()) {
 	if after != nil {
@@ -245,6 +263,7 @@ func (p *Pool) dialFailed(d *dial, err error) bool {
 	p.queue.displace(&p.line)
 	after := p.failedLocked(d, err)
 	p.freePlace()
+	p.tellDialled(d.ctx, d.beganAt, err)
 	d.done(after)
 	p.queue.match()
 	return true

@@ -84,6 +84,7 @@ type Dialer struct {
 // DialContext is Service.DialContext.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	s := d.Service
+	called := s.sample()
 	lease, err := s.dialOutside(ctx)
 	if err != nil {
 		s.getFailures.Add(1)
@@ -95,6 +96,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		return nil, fmt.Errorf("%w: service %s: DialContext needs a driver whose connections are net.Conns, not %T",
 			ErrInvalidArg, s.name, lease.Interface())
 	}
+	s.begin(ctx, lease, called)
 	return newClientConn(nc, lease, d.Score), nil
 }
 

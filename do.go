@@ -73,6 +73,7 @@ func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 		if run >= s.config.GetAttempts || !s.retries.retry(s.clock.now()) {
 			return err
 		}
+		s.retried(ctx, c.Address(), err)
 		used = append(used, &c.conn.pool.line)
 		var failure error
 		if c, failure = s.leaseOther(ctx, used); failure != nil {
@@ -179,7 +180,7 @@ func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
 		if o.fatal {
 			p.spend(c, forFailure)
 		}
-		o = outcome{}
+		o = outcome{cause: o.cause}
 	}
 	_ = p.put(c, o)
 	if interrupted {

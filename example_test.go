@@ -268,3 +268,28 @@ func ExamplePool() {
 	fmt.Println(p.Stats().Dials, "dial for", p.Stats().Gets, "leases")
 	// Output: 1 dial for 3 leases
 }
+
+// An Observer hears of what happens. Here it tells of the calls that waited.
+func ExampleObserver() {
+	address, stop := startEcho()
+	defer stop()
+	s := pooly.NewService("echo", &pooly.ServiceConfig{
+		PrespawnConns: -1,
+		Observer: &pooly.Observer{
+			Waited: func(e pooly.WaitEvent) {
+				fmt.Println("a call of", e.Service, "waited, error:", e.Err)
+			},
+		},
+	})
+	defer s.Close()
+	s.Add(address)
+	for range 2 { // the first call waits for a dial
+		c, err := s.GetConn()
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		_ = c.Release(nil, pooly.HostUp)
+	}
+	// Output: a call of echo waited, error: <nil>
+}

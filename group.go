@@ -8,17 +8,17 @@ import (
 
 // group is what the pools of a service share. A Pool used alone has a group of its own.
 type group struct {
-	config   PoolConfig                 // immutable, with its defaults filled in
-	fallback time.Duration              // immutable; FallbackDelay, 0: never
-	patience time.Duration              // immutable; FallbackDelay, or its default if that is off
-	clock    clock                      // immutable
-	queue    *queue                     // immutable
-	reaper   *reaper                    // immutable
-	log      *slog.Logger               // immutable
-	leaks    *leakFinder                // immutable; nil if LeakTimeout is off
-	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
-	direct   atomic.Bool                // DialContext was called: no unused connections are kept
-	limited  bool                       // immutable; MaxConns was set, so it bounds DialContext too
+	config   PoolConfig    // immutable, with its defaults filled in
+	fallback time.Duration // immutable; FallbackDelay, 0: never
+	patience time.Duration // immutable; FallbackDelay, or its default if that is off
+	clock    clock         // immutable
+	queue    *queue        // immutable
+	reaper   *reaper       // immutable
+	log      *slog.Logger  // immutable
+	leaks    *leakFinder   // immutable; nil if LeakTimeout is off
+	observer *observer     // immutable; without functions if there is no Observer
+	direct   atomic.Bool   // DialContext was called: no unused connections are kept
+	limited  bool          // immutable; MaxConns was set, so it bounds DialContext too
 
 	maxConns atomic.Int32 // MaxConns, as Resize has left it
 

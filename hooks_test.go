@@ -219,6 +219,7 @@ func TestAfterReleaseDecidesWhetherTheConnectionIsKept(t *testing.T) {
 
 		keep.Store(false)
 		release(t, get(t, s))
+		synctest.Wait()
 		require.Equal(t, 1, d.host("a").closed)
 		require.Equal(t, 1.0, hostStats(t, s, "a").Score, "the refusal rated the host")
 
@@ -283,6 +284,7 @@ func TestOnCloseRunsBeforeEachClose(t *testing.T) {
 		s, d := newService(t, config, "a")
 		idle(t, s, 3)
 		require.NoError(t, get(t, s).Release(errFatal, 0))
+		synctest.Wait()
 		require.EqualValues(t, 1, calls.Load())
 		broken.Store(true)
 		s.CloseIdle()

@@ -112,6 +112,7 @@ func TestLeakWithoutAStackIsFoundAndLaterOnesHaveThem(t *testing.T) {
 		release(t, first)
 		release(t, second)
 		require.Len(t, book.take(), 2)
+		synctest.Wait()
 		require.Equal(t, 1, s.Stats().Open)
 	})
 }

@@ -23,6 +23,9 @@ type LeaseOptions struct {
 	// calls of Lease and Do, and ten more a second. When it is spent, Lease returns
 	// ErrRetriesSpent.
 	Retry bool
+
+	// Cause is why a retry is needed, for Observer.Retried.
+	Cause error
 }
 
 // Lease is GetConnContext for those who build on pooly. ctx bounds both the wait and the use of the
@@ -33,10 +36,17 @@ type LeaseOptions struct {
 //
 // Its errors are those of GetConnContext, and ErrRetriesSpent.
 func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error) {
-	if !options.Retry {
+	switch {
+	case !options.Retry:
 		s.retries.request()
-	} else if !s.retries.retry(s.clock.now()) {
+	case !s.retries.retry(s.clock.now()):
 		return nil, named("service", s.name, ErrRetriesSpent)
+	default:
+		failed := ""
+		if n := len(options.Avoid); n > 0 {
+			failed = options.Avoid[n-1]
+		}
+		s.retried(ctx, failed, options.Cause)
 	}
 	var avoid []*line
 	if len(options.Avoid) > 0 {
@@ -88,12 +98,13 @@ func (s *Service) Report(address string, err error) {
 // leaseOther leases a connection of a host whose pool's line is not in avoid, while another can be
 // reached.
 func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) {
+	called := s.sample()
 	c, err := s.acquire(ctx, true, nil, false, slices.Clone(avoid)) // waiters may read it later
-	if err == nil && s.timed(ctx, c.conn) {
-		c.conn.start = s.clock.now()
+	if err != nil {
+		return nil, err
 	}
-	s.leaks.leased(c)
-	return c, err
+	s.begin(ctx, c, called)
+	return c, nil
 }
 
 // linesOf returns the lines of the hosts in use among addresses.

@@ -51,7 +51,7 @@ func startMetrics(s *Service) *metrics {
 	prefix := "service." + metricName(s.name)
 	client, _ := statsd.NewClientWithSender(buffer, prefix, format.tagFormat())
 	sub := client.NewSubStatter("")
-	sub.SetSamplerFunc(func(float32) bool { return true }) // getConn samples, once per call
+	sub.SetSamplerFunc(func(float32) bool { return true }) // observer samples, once per lease
 	m.client, m.close = sub, client.Close
 	m.hosts = hostMetrics{client: sub, format: format, hosts: make(map[string]*reportedHost)}
 	m.target.ResolveLiteral()
@@ -72,33 +72,16 @@ func metricName(name string) string {
 	}, name)
 }
 
-// getConn is GetConnContext, timed if the call is sampled.
-func (m *metrics) getConn(ctx context.Context, whole bool) (*Conn, error) {
-	s := m.service
-	sampled := m.rate >= 1 || s.rng.Float64() < m.rate
-	var began, now time.Duration
-	if sampled {
-		began = s.clock.now()
+// observer returns the Observer that sends timings.
+func (m *metrics) observer() *Observer {
+	return &Observer{
+		LeaseSampleRate: m.rate,
+		Leased: func(e LeaseEvent) {
+			m.timing("conns.get.delay", e.Wait)
+			_ = m.client.Timing("hosts.score", percent(e.Score), float32(m.rate))
+		},
+		Released: func(e ReleaseEvent) { m.timing("conns.active.period", e.Lasted) },
 	}
-	c, err := s.get(ctx, whole)
-	if err != nil {
-		return nil, err
-	}
-	if sampled || s.timed(ctx, c.conn) {
-		now = s.clock.now()
-		c.conn.start = now
-	}
-	if sampled {
-		c.conn.sampled = true
-		m.timing("conns.get.delay", now-began)
-		_ = m.client.Timing("hosts.score", percent(hostOf(c).score.Load()), float32(m.rate))
-	}
-	return c, nil
-}
-
-// leaseEnded reports the duration of a sampled lease.
-func (m *metrics) leaseEnded(d time.Duration) {
-	m.timing("conns.active.period", d)
 }
 
 // timing buffers a duration. The client's errors are ignored: metrics are lost then, and nobody can

@@ -90,6 +90,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
+	g.observer = &observer{}
 	g.queue = newQueue(g.clock, config.MaxWaiting)
 	g.maxConns.Store(int32(config.MaxConns))
 	return g

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/trace"
 	"slices"
 	"sync"
 	"time"
@@ -27,9 +28,10 @@ type race struct {
 
 // raced is the result of one dial.
 type raced struct {
-	host *host
-	conn *conn // nil if it failed
-	err  error
+	host  *host
+	began time.Duration
+	conn  *conn // nil if it failed
+	err   error
 }
 
 // dialOutside connects to a host for DialContext. Its error is the reason of a GetConnError.
@@ -45,6 +47,7 @@ func (s *Service) dialOutside(ctx context.Context) (*Conn, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, waited)
 		defer cancel()
 	}
+	defer trace.StartRegion(ctx, waitRegion).End()
 	for attempt := 1; ; attempt++ {
 		lease, failed, err := s.raceOnce(ctx)
 		switch {
@@ -173,12 +176,13 @@ func (r *race) start(h *host) bool {
 		return false
 	}
 	r.running++
+	began := h.clock.now()
 	ctx, cancel := context.WithCancel(r.ctx)
 	var once sync.Once
 	end := func(c *conn, err error) (first bool) {
 		once.Do(func() {
 			first = true
-			result := raced{host: h, conn: c, err: err}
+			result := raced{host: h, began: began, conn: c, err: err}
 			h.raceEnded(&result, ctx)
 			r.results <- result
 		})
@@ -308,6 +312,7 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	h.racing--
 	d := &dial{began: h.ejections, beganAt: h.clock.now()}
 	var after func()
+	counts := true
 	switch {
 	case result.conn != nil:
 		h.dials++
@@ -319,11 +324,15 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 		if !h.limited {
 			h.apart--
 		}
-		if ctx.Err() == nil || errors.Is(result.err, errExited) {
+		counts = ctx.Err() == nil || errors.Is(result.err, errExited)
+		if counts {
 			h.dials++
 			after = h.failedLocked(d, result.err)
 		}
 		h.freePlace()
+	}
+	if counts {
+		h.tellDialled(ctx, result.began, result.err)
 	}
 	d.done(after)
 	h.queue.match()

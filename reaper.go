@@ -198,3 +198,59 @@ func (p *Pool) reap(now time.Duration) {
 	p.destroyAll(old, forLifetime)
 	p.destroyAll(unused, forIdle)
 }
+
+// outlived reports whether a connection has passed MaxConnLifetime.
+func (c *conn) outlived(now time.Duration) bool {
+	return c.expires > 0 && now >= c.expires
+}
+
+// unfitness returns why a connection that was idle, and is expired or fails its test, is closed.
+func (c *conn) unfitness(now time.Duration) reason {
+	switch {
+	case now == 0 || now < c.pool.expiry(c):
+		return forUnfit
+	case c.outlived(now):
+		return forLifetime
+	}
+	return forIdle
+}
+
+// expiry returns when an idle connection expires.
+func (p *Pool) expiry(c *conn) time.Duration {
+	at := forever
+	if p.config.ConnIdleTimeout > 0 {
+		at = later(c.idleSince, p.config.ConnIdleTimeout)
+	}
+	if c.expires > 0 {
+		at = min(at, c.expires)
+	}
+	return at
+}
+
+// restock makes new handles once all are handed out, so that the next lease need not do it under
+// the lock.
+func (c *conn) restock() {
+	if c.used == leaseChunk {
+		c.makeLeases()
+	}
+}
+
+func (c *conn) makeLeases() {
+	c.leases, c.used = new([leaseChunk]Conn), 0
+	for i := range c.leases {
+		c.leases[i].conn = c
+	}
+	c.pool.reaper.leased()
+}
+
+// nextLease returns a handle that was not handed out before. The explicit nil check spares an
+// implicit one, which would read from the chunk.
+func (c *conn) nextLease() *Conn {
+	if leases := c.leases; leases != nil && c.used < leaseChunk {
+		c.used++
+		return &leases[c.used-1]
+	}
+	c.makeLeases()
+	c.used = 1
+	return &c.leases[0]
+}

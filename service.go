@@ -20,7 +20,8 @@ import (
 type Service struct {
 	cluster                // name, config, group and more
 	metrics  *metrics      // immutable; nil if there is no statsd server
-	watched  bool          // immutable; there are metrics, or leases are watched for leaks
+	observed bool          // immutable; the Observer or statsd wants to know of leases
+	watched  bool          // immutable; observed, or leases are watched for leaks
 	strategy string        // immutable; the name of the strategy
 	done     chan struct{} // closed by Close
 
@@ -85,11 +86,15 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.outliers.cluster = &s.cluster
 	s.reaper = newReaper(s.group, s.eachPool)
 	s.leaks = newLeakFinder(s.group, s.log.With("service", name), s.everyPool)
-	s.watched = s.leaks != nil || s.config.StatsdAddr != ""
+	s.observer.service, s.observer.log = s.name, s.log
+	var timings *Observer
 	if s.config.StatsdAddr != "" {
 		s.metrics = startMetrics(s)
-		s.sampled = s.metrics.leaseEnded
+		timings = s.metrics.observer()
 	}
+	s.observer.Observer = *JoinObservers(s.config.Observer, timings)
+	s.observed = s.observer.leases()
+	s.watched = s.observed || s.leaks != nil
 	return s
 }
 
@@ -141,17 +146,6 @@ func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
 	if c != nil && s.timed(ctx, c.conn) {
 		c.conn.start = s.clock.now()
 	}
-	return c, err
-}
-
-// leaseWatched is lease for a service with metrics or a leakFinder.
-func (s *Service) leaseWatched(ctx context.Context, whole bool) (c *Conn, err error) {
-	if s.metrics != nil {
-		c, err = s.metrics.getConn(ctx, whole)
-	} else if c, err = s.get(ctx, whole); c != nil && s.timed(ctx, c.conn) {
-		c.conn.start = s.clock.now()
-	}
-	s.leaks.leased(c)
 	return c, err
 }
 
@@ -342,6 +336,8 @@ func (s *Service) all() []*host {
 // hostEjected is called when a host was ejected.
 func (s *Service) hostEjected(h *host, cause error) {
 	s.log.Warn("pooly: host ejected", "service", s.name, "address", h.address, "cause", cause)
+	notify(s.observer, s.observer.Ejected,
+		EjectEvent{Service: s.name, Address: h.address, Cause: cause})
 	s.rebuild(false)
 	s.dialAll()
 }
@@ -349,6 +345,7 @@ func (s *Service) hostEjected(h *host, cause error) {
 // hostRestored is called when a host was restored.
 func (s *Service) hostRestored(h *host) {
 	s.log.Info("pooly: host restored", "service", s.name, "address", h.address)
+	notify(s.observer, s.observer.Restored, RestoreEvent{Service: s.name, Address: h.address})
 	s.narrow()
 	s.rebuild(false)
 }

@@ -31,7 +31,7 @@ var layers = []layer{
 	{"words: what a connection, a driver and a configuration are, and plain mechanisms", []string{
 		"doc.go", "clock.go", "lock.go", "lock_yield.go", "errors.go", "stats.go", "config.go", "score.go",
 		"conn.go", "driver.go", "netdriver.go", "driverof.go", "share.go", "shared.go",
-		"liveness.go", "timeoutconn.go",
+		"liveness.go", "timeoutconn.go", "observer.go",
 		"idle.go", "watch.go", "limiter.go", "loadcurve.go", "budget.go", "tasks.go", "bell.go", "hostmetrics.go",
 	}},
 	{"the queue, which knows no pool", []string{"waiter.go", "queue.go"}},
@@ -48,7 +48,7 @@ var layers = []layer{
 	}},
 	{"the service: one type, whose parts use each other", []string{
 		"snapshot.go", "refresh.go", "hosts.go", "subset.go", "rounds.go", "acquire.go",
-		"diagnose.go", "metrics.go", "insight.go", "resolver.go", "service.go", "operate.go", "ready.go",
+		"diagnose.go", "observed.go", "metrics.go", "insight.go", "resolver.go", "service.go", "operate.go", "ready.go",
 	}},
 	{"what protocols build on", []string{"lease.go", "trylease.go"}},
 	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go", "outdated.go"}},

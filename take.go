@@ -163,7 +163,7 @@ func (p *Pool) putBack(l *Conn, score float64) error {
 }
 
 // measured reports whether the duration of a lease that ended well is wanted. Strategies that go by
-// latency and statsd want all. Otherwise a sample is enough for the limiter.
+// latency and the Observer want all. Otherwise a sample is enough for the limiter.
 func (c *conn) measured(p *Pool) bool {
 	return c.sampled || c.used == 1 || p.timing.Load() && !p.sparse.Load()
 }
@@ -235,7 +235,15 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 		after()
 	}
 	if sampled { // before the place becomes free, since Close may return then
-		p.sampled(lasted)
+		notify(p.observer, p.observer.Released, ReleaseEvent{
+			Service: p.observer.service,
+			Address: p.address,
+			Lasted:  lasted,
+			Err:     o.cause,
+			Score:   o.score,
+			Rated:   o.rated,
+			Closed:  why != 0,
+		})
 	}
 	if why == 0 {
 		return nil
@@ -347,60 +355,4 @@ func (p *Pool) lendLocked(c *conn, l *Conn) {
 	c.since = p.coarse.Load()
 	c.load = p.load.Add(1)
 	p.gets++
-}
-
-// outlived reports whether a connection has passed MaxConnLifetime.
-func (c *conn) outlived(now time.Duration) bool {
-	return c.expires > 0 && now >= c.expires
-}
-
-// unfitness returns why a connection that was idle, and is expired or fails its test, is closed.
-func (c *conn) unfitness(now time.Duration) reason {
-	switch {
-	case now == 0 || now < c.pool.expiry(c):
-		return forUnfit
-	case c.outlived(now):
-		return forLifetime
-	}
-	return forIdle
-}
-
-// expiry returns when an idle connection expires.
-func (p *Pool) expiry(c *conn) time.Duration {
-	at := forever
-	if p.config.ConnIdleTimeout > 0 {
-		at = later(c.idleSince, p.config.ConnIdleTimeout)
-	}
-	if c.expires > 0 {
-		at = min(at, c.expires)
-	}
-	return at
-}
-
-// restock makes new handles once all are handed out, so that the next lease need not do it under
-// the lock.
-func (c *conn) restock() {
-	if c.used == leaseChunk {
-		c.makeLeases()
-	}
-}
-
-func (c *conn) makeLeases() {
-	c.leases, c.used = new([leaseChunk]Conn), 0
-	for i := range c.leases {
-		c.leases[i].conn = c
-	}
-	c.pool.reaper.leased()
-}
-
-// nextLease returns a handle that was not handed out before. The explicit nil check spares an
-// implicit one, which would read from the chunk.
-func (c *conn) nextLease() *Conn {
-	if leases := c.leases; leases != nil && c.used < leaseChunk {
-		c.used++
-		return &leases[c.used-1]
-	}
-	c.makeLeases()
-	c.used = 1
-	return &c.leases[0]
 }

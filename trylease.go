@@ -18,15 +18,13 @@ import "context"
 //   - an error that says what the strategy did wrong (see Bandit);
 //   - the error of Hooks.PrepareConn.
 func (s *Service) TryLease(ctx context.Context) (*Conn, error) {
+	called := s.sample()
 	c, err := s.tryPrepared(ctx)
 	if err != nil {
 		s.getFailures.Add(1)
 		return nil, named("service", s.name, err)
 	}
-	if s.timed(ctx, c.conn) {
-		c.conn.start = s.clock.now()
-	}
-	s.leaks.leased(c)
+	s.begin(ctx, c, called)
 	return c, nil
 }
 

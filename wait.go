@@ -3,6 +3,7 @@ package pooly
 import (
 	"context"
 	"fmt"
+	"runtime/trace"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type call struct {
 	began     time.Duration    // when it found nothing
 	expired   <-chan time.Time // WaitTimeout has passed; nil if there is none
 	impatient <-chan time.Time // any host is better than none now; nil if it avoids none
+	waited    bool             // it has waited
 	redialled bool             // a connection dialled for this call was dead
 	dead      *conn            // a dead connection that the call has yet to destroy
 	why       reason           // why dead is to be closed
@@ -93,6 +95,7 @@ func (c *call) prepare(lease *Conn) (ok bool, err error) {
 
 // wait blocks until w is answered. If the context ends or WaitTimeout passes first, w leaves.
 func (c *call) wait(w *waiter) (lease *Conn, err error) {
+	c.waited = true
 	if err = c.block(w); err == nil {
 		lease, err = w.lease, w.err
 	} else {
@@ -111,8 +114,12 @@ func (c *call) wait(w *waiter) (lease *Conn, err error) {
 	return lease, err
 }
 
+// waitRegion is the region of runtime/trace in which a caller waits.
+const waitRegion = "pooly.wait"
+
 // block waits until w is answered, the context ends or WaitTimeout passes.
 func (c *call) block(w *waiter) error {
+	defer trace.StartRegion(c.ctx, waitRegion).End() // costs nothing unless there is a trace
 	if c.expired == nil && c.impatient == nil && c.ctx.Done() == nil {
 		<-w.ready // a receive costs less than a select
 		return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/3XX0/pooly"
 	poolyotel "github.com/3XX0/pooly/otel"
+	"go.opentelemetry.io/otel"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
@@ -29,4 +30,23 @@ func ExampleRegister() {
 	}
 	fmt.Println(data.ScopeMetrics[0].Metrics[0].Name)
 	// Output: pooly.client.connection.count
+}
+
+// Spans of calls that waited, and histograms of a tenth of the leases.
+func ExampleHistograms() {
+	reader := sdk.NewManualReader()
+	meter := sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("orders")
+	histograms, err := poolyotel.Histograms(meter)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	histograms.LeaseSampleRate = 0.1
+	spans := poolyotel.Spans(otel.Tracer("orders"))
+	orders := pooly.NewService("orders", &pooly.ServiceConfig{
+		Observer: pooly.JoinObservers(spans, histograms),
+	})
+	defer orders.Close()
+	fmt.Println(orders.Name(), "is observed")
+	// Output: orders is observed
 }

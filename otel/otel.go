@@ -8,6 +8,8 @@
 // GetConn nothing. They have the shape of the semantic conventions' db.client.connection.*. In the
 // place of db is pooly, since what is pooled need not be a database.
 //
+// Spans and Histograms are Observers, for ServiceConfig.Observer.
+//
 // Bytes of names and addresses that are not UTF-8 are written as \xNN, since exporters take UTF-8
 // only.
 //

@@ -2,6 +2,7 @@ package poolyhttp
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"sync"
@@ -208,6 +209,8 @@ func (t *Transport) sendHedged(
 	return other, final, nil
 }
 
+var errSlow = errors.New("poolyhttp: no answer yet, so a copy of the request is sent")
+
 // sendSecond sends the second copy if that is allowed.
 func (r *race) sendSecond() {
 	var resp *http.Response
@@ -221,7 +224,7 @@ func (r *race) sendSecond() {
 		return
 	}
 	defer r.second.life.drop()
-	options := pooly.LeaseOptions{Avoid: []string{r.address}, Retry: true}
+	options := pooly.LeaseOptions{Avoid: []string{r.address}, Retry: true, Cause: errSlow}
 	lease, err := t.lease(r.second.ctx, req, options)
 	if err != nil {
 		closeBody(req)

@@ -148,3 +148,26 @@ func TestACancelledWaitForRetryAfterReturnsTheAnswer(t *testing.T) {
 		require.Zero(t, s.Stats().InUse)
 	})
 }
+
+func TestRetriesTellTheObserverWhy(t *testing.T) {
+	var first atomic.Int32
+	var retried []pooly.RetryEvent
+	config := pooly.ServiceConfig{ConsecutiveFailures: -1, Observer: &pooly.Observer{
+		Retried: func(e pooly.RetryEvent) { retried = append(retried, e) },
+	}}
+	options := poolyhttp.Options{RetryStatuses: []int{503}}
+	inPipes(t, false, config, options, map[string]http.HandlerFunc{
+		"a": refuses(503, "", "busy", &first),
+		"b": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "good") },
+	}, func(t *testing.T, _ *pipes, client *http.Client, s *pooly.Service) {
+		for first.Load() == 0 {
+			_, body, err := fetch(client, "GET", "http://web/", nil)
+			require.NoError(t, err)
+			require.Equal(t, "good", body)
+		}
+		require.Len(t, retried, 1)
+		require.Equal(t, "a:80", retried[0].Address)
+		require.EqualError(t, retried[0].Err, "poolyhttp: answered 503 Service Unavailable")
+		require.EqualValues(t, 1, s.Stats().Retries)
+	})
+}

@@ -224,6 +224,10 @@ func (t *Transport) sendUntilAnswered(
 		req, cause = next, err
 		options.Avoid = append(options.Avoid, lease.Address())
 		options.Retry = sends > 1 || err == nil || f == cutOff || f == broken
+		options.Cause = err
+		if err == nil {
+			options.Cause = fmt.Errorf("poolyhttp: answered %s", spare.Status)
+		}
 	}
 }
 

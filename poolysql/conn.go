@@ -105,7 +105,7 @@ func (c *conn) do(ctx context.Context, call func(*session) error) error {
 		err := call(c.session)
 		c.calling = false
 		c.called(ctx, err)
-		if !used || c.pinned || !errors.Is(err, driver.ErrBadConn) || c.exchange(ctx) != nil {
+		if !used || c.pinned || !errors.Is(err, driver.ErrBadConn) || c.exchange(ctx, err) != nil {
 			return err
 		}
 	}
@@ -113,11 +113,11 @@ func (c *conn) do(ctx context.Context, call func(*session) error) error {
 
 var errClosed = fmt.Errorf("poolysql: connection closed under its lease: %w", pooly.ErrPoolClosed)
 
-// exchange ends the lease and begins another, within the service's budget of retries.
-func (c *conn) exchange(ctx context.Context) error {
+// exchange ends the lease and begins another, within the service's budget of retries. cause is why.
+func (c *conn) exchange(ctx context.Context, cause error) error {
 	c.avoid = append(c.avoid, c.lease.Address())
 	_ = c.end()
-	lease, s, err := c.connector.lease(ctx, pooly.LeaseOptions{Avoid: c.avoid, Retry: true})
+	lease, s, err := c.connector.lease(ctx, pooly.LeaseOptions{Avoid: c.avoid, Retry: true, Cause: cause})
 	if err != nil {
 		return err
 	}

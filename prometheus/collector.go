@@ -8,6 +8,8 @@
 // They are what Service.Stats says at each scrape, so they cost GetConn nothing. Bytes of names and
 // addresses that are not UTF-8 are written as \xNN.
 //
+// Histograms has histograms, which an Observer fills.
+//
 // The metrics of a service have the label service, its name:
 //
 //	pooly_connections{state}      gauge    connections: in_use, idle, closing, and dialing

@@ -32,3 +32,17 @@ func ExampleNewCollector() {
 	// pooly_hosts{service="orders",state="ejected"} 0
 	// pooly_hosts{service="orders",state="up"} 0
 }
+
+// Histograms need an Observer in the service.
+func ExampleNewHistograms() {
+	histograms := poolyprometheus.NewHistograms()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(histograms)
+
+	observer := histograms.Observer()
+	observer.LeaseSampleRate = 0.1 // of a tenth of the leases
+	orders := pooly.NewService("orders", &pooly.ServiceConfig{Observer: observer})
+	defer orders.Close()
+	fmt.Println(orders.Name(), "is observed")
+	// Output: orders is observed
+}
