@@ -54,7 +54,8 @@ type conn struct {
 	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
 	index     int           // guarded by pool.mu; its index in pool.conns
 	idleSince time.Duration // guarded by pool.mu; set only if connections expire
-	tested    int64         // guarded by pool.mu; when it was last tested while idle, by the clock
+	tested    time.Duration // guarded by pool.mu; when it was last tested while leases flow
+	kept      time.Duration // guarded by pool.mu; when it was dialled, or last kept alive
 }
 
 // NewConn wraps a connection of any type. It is for the Dial method of drivers. Users get a Conn

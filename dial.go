@@ -19,6 +19,8 @@ type dial struct {
 	probe   bool          // a background dial that finds out whether an ejected host is back
 	began   uint64        // the host's number of ejections when the dial began; 0: it was not ejected
 	beganAt time.Duration // by the pool's clock
+	check   bool          // it finds out whether a host works that is up, see Pool.checkNew
+	checked bool          // the driver's Check has passed
 	ended   func()        // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer   // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer   // abandons a try if the driver ignores its context
@@ -72,7 +74,11 @@ func (p *Pool) run(d *dial) {
 	}
 	for try := 1; ; try++ {
 		var c *conn
-		if c, err = p.connect(ctx); err == nil {
+		c, err = p.connect(ctx)
+		if err == nil && d.began > 0 && p.checker != nil {
+			err = p.checkProbe(ctx, d, c)
+		}
+		if err == nil {
 			p.dialed(d, c)
 			return
 		}
@@ -80,6 +86,18 @@ func (p *Pool) run(d *dial) {
 			return
 		}
 	}
+}
+
+// checkProbe asks the driver whether an ejected host that has accepted a connection is back. It
+// closes the connection if not. Dial and Check together have DialTimeout.
+func (p *Pool) checkProbe(ctx context.Context, d *dial, c *conn) error {
+	left := later(d.beganAt, p.config.DialTimeout) - p.clock.now()
+	err := p.callCheck(ctx, left, c)
+	d.checked = err == nil
+	if err != nil {
+		p.callClose(&c.origin)
+	}
+	return err
 }
 
 // restAfter waits for RetryDelay between two tries of a Pool used alone. It returns false if the
@@ -158,6 +176,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	}
 	c.fresh = true
 	p.pushIdleLocked(c)
+	p.watchLocked(c)
 	if d.more > 0 && p.mayDialLocked() {
 		p.startDialLocked(&dial{more: d.more - 1})
 	}
@@ -165,8 +184,13 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	if c.lease == nil {
 		c.fresh = false // it may die while it is idle
 	}
-	unused := p.direct.Load() && d.ended == nil && p.idle.top == c
-	if unused {
+	idle := p.idle.top == c
+	check := idle && d.check
+	unused := idle && !check && p.direct.Load() && d.ended == nil
+	switch {
+	case check:
+		p.borrowLocked(c)
+	case unused:
 		p.idle.pop()
 	}
 	p.unlock()
@@ -175,6 +199,9 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	}
 	d.done(after)
 	p.queue.match() // a waiter that avoids the host needs a dial of another now
+	if check {
+		p.checkNew(c)
+	}
 }
 
 // connectedLocked records a dial that connected.

@@ -17,6 +17,8 @@ type group struct {
 	log      *slog.Logger               // immutable
 	sampled  func(lasted time.Duration) // gets the duration of sampled leases; nil without statsd
 	direct   atomic.Bool                // DialContext was called: no unused connections are kept
+	pinger   Pinger                     // immutable; the driver, nil if it is none
+	checker  Checker                    // immutable; the driver, nil if it is none
 	limited  bool                       // immutable; MaxConns was set, so it bounds DialContext too
 
 	size atomic.Int32 // hosts in use
@@ -47,6 +49,9 @@ type owner interface {
 
 	// dialEnded records the end of a dial. err is nil if it connected.
 	dialEnded(d *dial, err error) (after func())
+
+	// pingFailed records that a new connection did not answer a ping.
+	pingFailed(c *conn, cause error) (after func())
 
 	// drained is called, without the lock, when a closed pool has no connection left.
 	drained()

@@ -49,9 +49,15 @@ type Pool struct {
 	dialErr  error         // of the last dial that ended; nil if it connected
 	failedAt time.Duration // when a dial last failed; 0: never
 
+	borrowed int           // idle connections that are taken out to be tested or pinged
+	keeping  bool          // keepAlive runs
+	fillAt   time.Duration // MinIdle needs no dial before this time
+
 	dials        uint64 // dials that ended
 	dialFailures uint64 // of these, the ones that failed
 	cuts         uint64 // leases that Close has ended
+	pings        uint64 // that ended
+	pingFailures uint64 // of these, the ones that failed
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -76,12 +82,13 @@ func NewPool(address string, config *PoolConfig) *Pool {
 	g.up.Store(1)
 	p := new(Pool)
 	p.init(address, g, nil)
-	g.reaper = newReaper(g, func(yield func(*Pool) bool) { yield(p) })
+	startReaper(g, func(yield func(*Pool) bool) { yield(p) })
 	return p
 }
 
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
+	g.pinger, g.checker = pingerOf(config.Driver), checkerOf(config.Driver)
 	g.queue = newQueue(g.clock, config.MaxWaiting)
 	return g
 }
@@ -176,6 +183,8 @@ func (p *Pool) statsLocked() PoolStats {
 		Puts:         p.gets - p.cuts - uint64(inUse),
 		Dials:        p.dials,
 		Failures:     p.dialFailures,
+		Pings:        p.pings,
+		PingFailures: p.pingFailures,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 	}

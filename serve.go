@@ -49,8 +49,9 @@ func (p *Pool) settleLocked() {
 		p.queue.withdraw(&p.line)
 		offered = false
 	}
+	p.trimLocked()
 	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 &&
-		p.line.length.Load() == 0
+		p.line.length.Load() == 0 && p.config.MaxIdle == 0
 }
 
 // canServeLocked reports whether the pool can serve one more caller: with an idle connection, or

@@ -45,7 +45,8 @@ type Service struct {
 	ticking      bool               // the timer is set
 	unseen       bool               // there was a call since scores were last computed
 	ticker       *time.Timer
-	following    *following // the latest Follow; nil: none
+	checkTimer   *time.Timer // calls checkHosts; nil if CheckInterval is 0
+	following    *following  // the latest Follow; nil: none
 }
 
 // NewService returns a service without hosts. Each field of config that is zero has its default; a
@@ -79,7 +80,8 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.limited = config.MaxConns > 0
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
-	s.reaper = newReaper(s.group, s.eachPool)
+	startReaper(s.group, s.eachPool)
+	s.startChecks()
 	if s.config.StatsdAddr != "" {
 		s.metrics = startMetrics(s)
 		s.sampled = s.metrics.leaseEnded
@@ -260,6 +262,9 @@ func (s *Service) Close() error {
 	s.staleLocked()
 	if s.ticker != nil {
 		s.ticker.Stop()
+	}
+	if s.checkTimer != nil {
+		s.checkTimer.Stop()
 	}
 	if s.following != nil {
 		s.following.cancel()

@@ -36,7 +36,8 @@ var layers = []layer{
 	}},
 	{"the queue, which knows no pool", []string{"waiter.go", "queue.go"}},
 	{"the pool of one host, which knows no host", []string{
-		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "wait.go", "reaper.go",
+		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "wait.go",
+		"reaper.go", "keepalive.go", "minidle.go",
 	}},
 	{"a host, its health, and the others that it is compared with", []string{
 		"cluster.go", "pace.go", "host.go", "health.go", "outliers.go",
@@ -47,7 +48,7 @@ var layers = []layer{
 	}},
 	{"the service: one type, whose parts use each other", []string{
 		"snapshot.go", "refresh.go", "hosts.go", "subset.go", "rounds.go", "acquire.go",
-		"diagnose.go", "metrics.go", "insight.go", "resolver.go", "service.go",
+		"check.go", "diagnose.go", "metrics.go", "insight.go", "resolver.go", "service.go",
 	}},
 	{"what protocols build on", []string{"lease.go"}},
 	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go", "outdated.go"}},

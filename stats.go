@@ -25,6 +25,8 @@ type PoolStats struct {
 	Puts         uint64        // leases released
 	Dials        uint64        // dials that ended, background dials included
 	Failures     uint64        // dials that failed
+	Pings        uint64        // pings of idle connections that ended, see Pinger
+	PingFailures uint64        // pings that failed
 	Waits        uint64        // times a caller found no idle connection and waited, also in vain
 	WaitDuration time.Duration // time that callers waited, all together
 }
@@ -41,6 +43,8 @@ func (s *PoolStats) add(t PoolStats) {
 	s.Puts += t.Puts
 	s.Dials += t.Dials
 	s.Failures += t.Failures
+	s.Pings += t.Pings
+	s.PingFailures += t.PingFailures
 	s.Waits += t.Waits
 	s.WaitDuration += t.WaitDuration
 }
