@@ -17,18 +17,6 @@ const (
 	testMost   = 256
 )
 
-// leased schedules a test of idle connections. It is called now and then while connections are
-// leased.
-func (r *reaper) leased() {
-	if r.testing.Load() || r.testing.Swap(true) {
-		return
-	}
-	r.mu.Lock()
-	r.testDue = true
-	r.mu.Unlock()
-	r.expect(later(r.group.clock.now(), testPeriod))
-}
-
 // test tests connections that have been idle for some time. Without it, connections that the server
 // has closed would stay half closed at the bottom of their stacks while fewer connections are in
 // use.
@@ -168,31 +156,35 @@ func (p *Pool) keepAlive() {
 	}
 }
 
-// borrowCold takes out the coldest connection that has been idle for KeepAlive, and returns it. If
-// there is none, it records that keepAlive ends.
-func (p *Pool) borrowCold() (coldest *conn) {
+// borrowCold takes out a connection that has been idle for KeepAlive. If there is none, it records
+// that keepAlive ends, and returns nil. It begins at the top: since connections go back to the
+// bottom, they keep their order.
+func (p *Pool) borrowCold() *conn {
 	p.mu.Lock()
 	defer p.unlock()
 	now := p.clock.now()
 	for c := range p.idle.all() {
-		if p.keepAt(c) <= later(now, p.config.KeepAlive/keepShare) {
-			coldest = c
+		if p.keepAt(c) > later(now, p.config.KeepAlive/keepShare) {
+			continue
+		}
+		c.kept = now
+		if c.share != nil {
+			c.share.kept(p.conns, now) // one ping is enough for all places at a client
+		}
+		p.borrowLocked(c)
+		return c
+	}
+	p.keeping = false
+	return nil
+}
+
+// kept records that all places at a client were kept alive.
+func (s *share) kept(conns []*conn, now time.Duration) {
+	for _, c := range conns {
+		if c.share == s {
+			c.kept = now
 		}
 	}
-	if coldest == nil {
-		p.keeping = false
-		return nil
-	}
-	coldest.kept = now
-	if coldest.share != nil { // one ping is enough for all places at a client
-		for _, c := range p.conns {
-			if c.share == coldest.share {
-				c.kept = now
-			}
-		}
-	}
-	p.borrowLocked(coldest)
-	return coldest
 }
 
 // look tests and pings a connection that was taken out, and puts it back or closes it. broken says

@@ -62,20 +62,6 @@ func (p *Pool) missingLocked(now time.Duration) int {
 	return p.config.MinIdle - idle
 }
 
-// trimLocked closes the newest idle connections if there are more than MaxIdle.
-func (p *Pool) trimLocked() {
-	if p.config.MaxIdle == 0 {
-		return
-	}
-	var surplus []*conn
-	for p.idle.length > p.config.MaxIdle {
-		surplus = append(surplus, p.idle.pop())
-	}
-	if len(surplus) > 0 {
-		go p.destroyAll(surplus)
-	}
-}
-
 // shortened returns d, less up to a share of it at random.
 func shortened(d time.Duration, share float64) time.Duration {
 	return d - time.Duration(share*rand.Float64()*float64(d))

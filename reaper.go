@@ -92,6 +92,18 @@ func (r *reaper) sweep() {
 	}
 }
 
+// leased schedules a test of idle connections. It is called now and then while connections are
+// leased.
+func (r *reaper) leased() {
+	if r.testing.Load() || r.testing.Swap(true) {
+		return
+	}
+	r.mu.Lock()
+	r.testDue = true
+	r.mu.Unlock()
+	r.expect(later(r.group.clock.now(), testPeriod))
+}
+
 func (r *reaper) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -54,6 +54,20 @@ func (p *Pool) settleLocked() {
 		p.line.length.Load() == 0 && p.config.MaxIdle == 0
 }
 
+// trimLocked closes the newest idle connections if there are more than MaxIdle.
+func (p *Pool) trimLocked() {
+	if p.config.MaxIdle == 0 {
+		return
+	}
+	var surplus []*conn
+	for p.idle.length > p.config.MaxIdle {
+		surplus = append(surplus, p.idle.pop())
+	}
+	if len(surplus) > 0 {
+		go p.destroyAll(surplus)
+	}
+}
+
 // canServeLocked reports whether the pool can serve one more caller: with an idle connection, or
 // with a dial.
 func (p *Pool) canServeLocked() bool {
