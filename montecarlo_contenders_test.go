@@ -37,3 +37,13 @@ var learners = append(contenders[:len(contenders):len(contenders)],
 	contender{"epsilon-greedy(0.5)", true, false, func() pooly.Bandit { return pooly.NewEpsilonGreedy(0.5) }},
 	contender{"UCB(√2)", true, false, func() pooly.Bandit { return pooly.NewUCB(math.Sqrt2) }},
 )
+
+// suitedToLoad returns the contenders for hosts that fill up.
+func suitedToLoad() (suited []contender) {
+	for _, c := range contenders {
+		if c.loads || c.name == "round-robin" {
+			suited = append(suited, c)
+		}
+	}
+	return suited
+}
