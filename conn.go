@@ -51,8 +51,8 @@ type conn struct {
 	value     any
 	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool
+	index     int32         // guarded by pool.mu; its index in pool.conns
 	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
-	index     int           // guarded by pool.mu; its index in pool.conns
 	idleSince time.Duration // guarded by pool.mu; set only if connections expire
 	tested    time.Duration // guarded by pool.mu; when it was last tested while leases flow
 	kept      time.Duration // guarded by pool.mu; when it was dialled, or last kept alive

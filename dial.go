@@ -206,7 +206,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 
 // connectedLocked records a dial that connected.
 func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
-	c.index = len(p.conns)
+	c.index = int32(len(p.conns))
 	p.conns = append(p.conns, c)
 	if c.share != nil {
 		c.spent = c.share.over.Load()
