@@ -88,10 +88,13 @@ func TestEachIdleConnectionIsLookedAtOncePerKeepAlive(t *testing.T) {
 				const hour, every = 60, time.Minute
 				tests := make(map[*fakeConn]int)
 				var counting atomic.Bool
+				var mu sync.Mutex // guards tests
 				d := newFakeDriver()
 				d.test = func(c *fakeConn) error {
+					mu.Lock()
+					defer mu.Unlock()
 					if counting.Load() {
-						tests[c]++ // one after the other
+						tests[c]++
 					}
 					return nil
 				}
