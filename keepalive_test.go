@@ -123,6 +123,8 @@ func TestEachIdleConnectionIsLookedAtOncePerKeepAlive(t *testing.T) {
 				counting.Store(true)
 				time.Sleep(hour * every)
 				counting.Store(false)
+				mu.Lock()
+				defer mu.Unlock()
 				for _, c := range conns {
 					require.GreaterOrEqual(t, tests[c], hour-1)
 					require.LessOrEqual(t, tests[c], hour*8/7+1, "an eighth early at most")
