@@ -15,6 +15,7 @@ var (
 	errTestHangs = errors.New("the driver's TestOnBorrow takes longer than TestTimeout")
 	errNilError  = errors.New("the driver's Dial returned a nil pointer as its error")
 	errExited    = errors.New("the driver ended the goroutine that called it")
+	errPingHangs = errors.New("the driver's Ping or Check does not heed its context")
 )
 
 func (p *Pool) callDial(ctx context.Context) (c *Conn, err error) {
@@ -119,6 +120,61 @@ func (p *Pool) testWithin(c *conn, timeout time.Duration) error {
 		return err
 	case <-t.C:
 		return errTestHangs
+	}
+}
+
+// callPing pings a connection that nobody uses. It returns an error that is safe to examine.
+func (p *Pool) callPing(c *conn) error {
+	err := p.callWithin(p.ctx, min(p.config.DialTimeout, pingMost), "Driver.Ping",
+		func(ctx context.Context) error { return p.pinger.Ping(ctx, &c.origin) })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pings++
+	if err != nil {
+		p.pingFailures++
+	}
+	return err
+}
+
+// pingMost is how long a ping may take at most.
+const pingMost = 5 * time.Second
+
+// callCheck asks the driver about a new connection to an ejected host.
+func (p *Pool) callCheck(ctx context.Context, timeout time.Duration, c *conn) error {
+	return p.callWithin(ctx, timeout, "Driver.Check",
+		func(ctx context.Context) error { return p.checker.Check(ctx, &c.origin) })
+}
+
+// callWithin calls a method of the driver that may wait for the network. It returns when the method
+// does, and at most closeGrace after the timeout or the end of ctx.
+func (p *Pool) callWithin(
+	ctx context.Context, timeout time.Duration, method string, call func(context.Context) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		err := errExited
+		defer func() {
+			if v := recover(); v != nil {
+				err = recovered(p.log, method, v)
+			}
+			result <- err
+		}()
+		err = call(ctx)
+	}()
+	select {
+	case err := <-result:
+		return p.examined(err)
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(closeGrace)
+	defer t.Stop()
+	select {
+	case err := <-result:
+		return p.examined(err)
+	case <-t.C:
+		return errPingHangs
 	}
 }
 

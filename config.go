@@ -28,6 +28,7 @@ const (
 	DefaultMaxConns    = 30
 	DefaultConnRetries = 3
 	DefaultRetryDelay  = 10 * time.Millisecond
+	DefaultKeepAlive   = time.Minute
 )
 
 // ServiceConfig configures a service. The zero value of each field stands for its default.
@@ -94,6 +95,13 @@ type ServiceConfig struct {
 	// last host is never ejected in this way. Hosts whose dials fail are ejected without bound, but
 	// they count. Default 80: two of three hosts, and 240 of 300. Envoy's default is 10.
 	MaxEjectionPercent int
+
+	// CheckInterval is how long a host that is up may be unused until it is checked. If the driver is
+	// a Pinger and a connection is idle, that connection is pinged. Otherwise the host is dialled,
+	// and the new connection is closed if another is idle. If all MaxConns connections are idle, one
+	// is closed to make room. A failure counts like that of any dial, or of a ping (see KeepAlive).
+	// Each interval is lengthened by up to a tenth at random. Default 0: no checks.
+	CheckInterval time.Duration
 
 	// DecayDuration is how far back a host's score looks, in 60 slots of which newer ones weigh
 	// more. Default 1 min.
@@ -178,6 +186,8 @@ func (c *ServiceConfig) Validate() error {
 	case c.MaxEjectionPercent < 0 || c.MaxEjectionPercent > 100:
 		return fmt.Errorf("%w: MaxEjectionPercent %d is outside [0, 100]", ErrInvalidArg,
 			c.MaxEjectionPercent)
+	case c.CheckInterval < 0:
+		return negative("CheckInterval", c.CheckInterval)
 	case c.DecayDuration < 0:
 		return negative("DecayDuration", c.DecayDuration)
 	case c.MemoizeScoreDuration < 0:
@@ -264,6 +274,31 @@ type PoolConfig struct {
 	// after 10 s without a timeout. PoolStats.Limit shows it.
 	MaxConns int
 
+	// MinIdle is how many idle connections each host keeps at least. They are dialled one after the
+	// other, some tenths of a second apart. They count in MaxConns, and none is dialled while the
+	// host is ejected or times out. Default 0: none. DialContext does not use them.
+	//
+	// A connection that reaches ConnIdleTimeout or MaxConnLifetime is closed all the same, since a
+	// firewall may have dropped it. A new one takes its place, up to 10 s before, if MaxConns and
+	// MaxIdle leave room. Without room the host is short of connections for a moment.
+	MinIdle int
+
+	// MaxIdle is the most idle connections that each host keeps. A connection that becomes idle
+	// beyond that is closed in the background. Default 0: no limit but MaxConns.
+	MaxIdle int
+
+	// KeepAlive is how often connections that stay idle are looked at. Default 1 min; negative:
+	// never.
+	//
+	// If the driver is a Pinger, each connection that was idle for so long is pinged, one after the
+	// other at each host. This keeps firewalls from dropping it. Otherwise TestOnBorrow is called,
+	// so that connections that the server has closed are closed here too.
+	//
+	// A connection that does not answer its ping is closed. That may be the fault of a firewall, so
+	// the host is dialled: a dial that fails ejects it, as always. If the new connection does not
+	// answer its ping either, that counts like a lease that failed, see ConsecutiveFailures.
+	KeepAlive time.Duration
+
 	// MaxWaiting is how many callers of a service, or of a Pool used alone, may wait in the queue.
 	// Further callers get ErrOverloaded at once. Callers that wait for a dial of the host that the
 	// strategy picked do not count. Default 0: no limit.
@@ -320,7 +355,7 @@ func (c *PoolConfig) Validate() error {
 	if c.ConnRetries < 0 {
 		return negative("ConnRetries", c.ConnRetries)
 	}
-	return nil
+	return c.validateIdle()
 }
 
 func (c PoolConfig) withDefaults() PoolConfig {
@@ -332,6 +367,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.MaxConns = min(c.MaxConns, mostConns)
 	setDefault(&c.ConnRetries, DefaultConnRetries)
 	setDefault(&c.RetryDelay, DefaultRetryDelay)
+	setDefault(&c.KeepAlive, DefaultKeepAlive)
 	return c
 }
 

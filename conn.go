@@ -51,13 +51,14 @@ type conn struct {
 	value     any
 	origin    Conn // the Conn that the driver's Dial returned; the driver's other methods get it
 	adopted   atomic.Bool
+	index     int32         // guarded by pool.mu; its index in pool.conns
 	era       uint32        // immutable once adopted; the pool's era when its dial began
 	born      time.Duration // immutable once adopted; when it was dialled
 	expires   time.Duration // immutable once adopted; from MaxConnLifetime; 0: never
-	index     int           // guarded by pool.mu; its index in pool.conns
 	idleSince time.Duration // guarded by pool.mu; set only if connections expire
 	watch     *watch        // guarded by pool.mu; nil before LeakTimeout has looked at its leases
-	tested    int64         // guarded by pool.mu; when it was last tested while idle, by the clock
+	tested    time.Duration // guarded by pool.mu; when it was last tested while leases flow
+	kept      time.Duration // guarded by pool.mu; when it was dialled, or last kept alive
 }
 
 // NewConn wraps a connection of any type. It is for the Dial method of drivers. Users get a Conn

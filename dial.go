@@ -18,6 +18,8 @@ type dial struct {
 	probe   bool            // a background dial that finds out whether an ejected host is back
 	began   uint64          // the host's number of ejections when the dial began; 0: it was not ejected
 	renews  bool            // it shares nothing with connections from before Evict
+	check   bool            // it finds out whether a host works that is up, see Pool.checkNew
+	checked bool            // the driver's Check has passed
 	beganAt time.Duration   // by the pool's clock
 	values  context.Context // of the caller that the dial is for; nil: it is for nobody in particular
 	ctx     context.Context // that the driver gets, without its timeout
@@ -79,7 +81,11 @@ func (p *Pool) run(d *dial) {
 	}()
 	for try := 1; ; try++ {
 		var c *conn
-		if c, err = p.connect(d.ctx); err == nil {
+		c, err = p.connect(d.ctx)
+		if err == nil && d.began > 0 && p.checker != nil {
+			err = p.checkProbe(d.ctx, d, c)
+		}
+		if err == nil {
 			p.dialed(d, c)
 			return
 		}
@@ -87,6 +93,18 @@ func (p *Pool) run(d *dial) {
 			return
 		}
 	}
+}
+
+// checkProbe asks the driver whether an ejected host that has accepted a connection is back. It
+// closes the connection if not. Dial and Check together have DialTimeout.
+func (p *Pool) checkProbe(ctx context.Context, d *dial, c *conn) error {
+	left := later(d.beganAt, p.config.DialTimeout) - p.clock.now()
+	err := p.callCheck(ctx, left, c)
+	d.checked = err == nil
+	if err != nil {
+		p.callClose(&c.origin)
+	}
+	return err
 }
 
 // restAfter waits for RetryDelay between two tries of a Pool used alone. It returns false if the
@@ -172,6 +190,7 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	}
 	c.fresh = true
 	p.pushIdleLocked(c)
+	p.watchLocked(c)
 	if d.more > 0 && p.mayDialLocked() {
 		p.startDialLocked(&dial{more: d.more - 1})
 	}
@@ -180,11 +199,15 @@ func (p *Pool) dialed(d *dial, c *conn) {
 		c.fresh = false // it may die while it is idle
 	}
 	why := c.spent
-	if why == 0 && (p.direct.Load() && d.ended == nil || p.surplusLocked(0) > 0) {
+	if why == 0 && !d.check && (p.direct.Load() && d.ended == nil || p.surplusLocked(0) > 0) {
 		why = forSurplus
 	}
-	unused := why != 0 && p.idle.top == c
-	if unused {
+	idle := p.idle.top == c
+	check, unused := idle && d.check && why == 0, idle && why != 0
+	switch {
+	case check:
+		p.borrowLocked(c)
+	case unused:
 		p.idle.pop()
 	}
 	p.unlock()
@@ -194,11 +217,14 @@ func (p *Pool) dialed(d *dial, c *conn) {
 	}
 	d.done(after)
 	p.queue.match() // a waiter that avoids the host needs a dial of another now
+	if check {
+		p.checkNew(c)
+	}
 }
 
 // connectedLocked records a dial that connected.
 func (p *Pool) connectedLocked(d *dial, c *conn) (after func()) {
-	c.index = len(p.conns)
+	c.index = int32(len(p.conns))
 	p.conns = append(p.conns, c)
 	if c.share != nil {
 		if c.outlived(p.clock.now()) { // so the next dial opens a new connection

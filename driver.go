@@ -38,8 +38,8 @@ type Driver interface {
 	// takes longer than a second, its place in the pool becomes free before it returns.
 	Close(c *Conn)
 
-	// TestOnBorrow is called before a connection is leased, and about once a second for connections
-	// that stay idle while others are leased. After an error the connection is closed and not
+	// TestOnBorrow is called before a connection is leased, about once a second for connections that
+	// stay idle while others are leased, and after KeepAlive for those that stay idle. After an error the connection is closed and not
 	// handed out. Every GetConn calls it, so it must not wait for the network. If it might, set
 	// PoolConfig.TestTimeout.
 	TestOnBorrow(c *Conn) error
@@ -50,6 +50,53 @@ type Driver interface {
 	// should report false. If a connection is kept while a reply is on its way, the next request
 	// gets that reply.
 	Temporary(err error) bool
+}
+
+// Pinger is a Driver that can ask the server, over an idle connection, for a sign of life. See
+// PoolConfig.KeepAlive and ServiceConfig.CheckInterval.
+type Pinger interface {
+	// Ping sends a request and waits for its answer. It returns an error if the connection is broken
+	// or the server cannot serve. It is called like the methods of Driver, and only for connections
+	// that nobody uses. It may wait for the network until ctx ends: after 5 s, or DialTimeout if
+	// that is shorter, and when the host is removed or the service is closed. It must leave no
+	// deadline and nothing unread on the connection.
+	Ping(ctx context.Context, c *Conn) error
+}
+
+// Checker is a Driver that can tell whether an ejected host is fit to serve again.
+type Checker interface {
+	// Check is called on each connection that was dialled to an ejected host, before the host takes
+	// traffic again. After an error the connection is closed, and the host stays ejected with the
+	// error as its cause. It may wait for the network until ctx ends: Dial and Check together have
+	// DialTimeout. A panic counts as an error.
+	//
+	// Connections of DialContext are not checked, since their protocol is the client's. They do not
+	// restore a host then. A lease that ends well may restore a host without Check.
+	Check(ctx context.Context, c *Conn) error
+}
+
+// pingerOf returns the driver as a Pinger, nil if it is none.
+func pingerOf(d Driver) Pinger {
+	if o, ok := d.(optional); ok && !o.pings() {
+		return nil
+	}
+	p, _ := d.(Pinger)
+	return p
+}
+
+// checkerOf returns the driver as a Checker, nil if it is none.
+func checkerOf(d Driver) Checker {
+	if o, ok := d.(optional); ok && !o.checks() {
+		return nil
+	}
+	c, _ := d.(Checker)
+	return c
+}
+
+// optional is a driver that is a Pinger or Checker only if its user gave it the functions.
+type optional interface {
+	pings() bool
+	checks() bool
 }
 
 // IsProbe reports whether a Dial with this context must share nothing with older connections of the

@@ -22,10 +22,16 @@ type DriverFuncs[T any] struct {
 	// Temporary reports whether a connection is still fit for use after an error, see
 	// Driver.Temporary. Default nil: it never is.
 	Temporary func(error) bool
+
+	// Ping asks the server for a sign of life, see Pinger. Default nil: the driver is no Pinger.
+	Ping func(ctx context.Context, connection T) error
+
+	// Check tells whether an ejected host is back, see Checker. Default nil: a dial is enough.
+	Check func(ctx context.Context, connection T) error
 }
 
-// check panics if a function is missing that constructor needs.
-func (f *DriverFuncs[T]) check(constructor string) {
+// need panics if a function is missing that constructor needs.
+func (f *DriverFuncs[T]) need(constructor string) {
 	if f.Dial == nil {
 		panic(fmt.Errorf("%w: %s: DriverFuncs.Dial is nil", ErrInvalidArg, constructor))
 	}
@@ -75,11 +81,32 @@ func (f *DriverFuncs[T]) close(value T) {
 //
 // It panics if Dial is nil.
 func DriverOf[T any](funcs DriverFuncs[T]) Driver {
-	funcs.check("DriverOf")
-	return &funcsDriver[T]{funcs}
+	funcs.need("DriverOf")
+	return &funcsDriver[T]{optionalFuncs[T]{funcs.Ping, funcs.Check}, funcs}
 }
 
-type funcsDriver[T any] struct{ funcs DriverFuncs[T] }
+type funcsDriver[T any] struct {
+	optionalFuncs[T]
+	funcs DriverFuncs[T]
+}
+
+// optionalFuncs are the methods of Pinger and Checker for drivers made of functions.
+type optionalFuncs[T any] struct {
+	ping, check func(context.Context, T) error
+}
+
+func (o *optionalFuncs[T]) pings() bool  { return o.ping != nil }
+func (o *optionalFuncs[T]) checks() bool { return o.check != nil }
+
+// Ping implements Pinger.
+func (o *optionalFuncs[T]) Ping(ctx context.Context, c *Conn) error {
+	return o.ping(ctx, Value[T](c))
+}
+
+// Check implements Checker.
+func (o *optionalFuncs[T]) Check(ctx context.Context, c *Conn) error {
+	return o.check(ctx, Value[T](c))
+}
 
 func (d *funcsDriver[T]) Dial(ctx context.Context, address string) (*Conn, error) {
 	value, err := d.funcs.Dial(ctx, address)

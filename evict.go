@@ -83,7 +83,7 @@ func (p *Pool) surplusLocked(more int) int {
 	if p.open-p.apart <= p.most() {
 		return 0
 	}
-	n := p.idle.length + p.inUseLocked() + p.dialing + more
+	n := p.idle.length + p.borrowed + p.inUseLocked() + p.dialing + more
 	if !p.limited {
 		n -= int(p.outside) + p.racing
 	}

@@ -17,6 +17,8 @@ type group struct {
 	log      *slog.Logger  // immutable
 	leaks    *leakFinder   // immutable; nil if LeakTimeout is off
 	observer *observer     // immutable; without functions if there is no Observer
+	pinger   Pinger        // immutable; the driver, nil if it is none
+	checker  Checker       // immutable; the driver, nil if it is none
 	direct   atomic.Bool   // DialContext was called: no unused connections are kept
 	limited  bool          // immutable; MaxConns was set, so it bounds DialContext too
 
@@ -55,6 +57,9 @@ type owner interface {
 
 	// dialEnded records the end of a dial. err is nil if it connected.
 	dialEnded(d *dial, err error) (after func())
+
+	// pingFailed records that a new connection did not answer a ping.
+	pingFailed(c *conn, cause error) (after func())
 
 	// drained is called, without the lock, when a closed pool has no connection left.
 	drained()

@@ -104,7 +104,8 @@ func (h *host) dialEnded(d *dial, err error) (after func()) {
 	switch {
 	case err == nil && h.status == untried:
 		h.become(healthy)
-	case err == nil && h.status == ejected && (!h.byFeedback || d.began == h.ejections):
+	case err == nil && h.status == ejected && (!h.byFeedback || d.began == h.ejections) &&
+		(h.checker == nil || d.checked):
 		return h.restore() // a dial from before an ejection by feedback would prove nothing
 	case err == nil:
 	case h.status == ejected:
@@ -163,6 +164,12 @@ func (h *host) judge(c *conn, o outcome) (after func()) {
 		h.cluster.outliers.compare(h, o.cause)
 		h.destroyAll(idle, forEjection)
 	}
+}
+
+// pingFailed implements owner. A ping is no trial, so it does not change the score.
+func (h *host) pingFailed(c *conn, cause error) (after func()) {
+	h.tally.requests++
+	return h.judge(c, outcome{failure: true, cause: cause})
 }
 
 // never is the value of limitOfFailures if ConsecutiveFailures is negative.

@@ -225,6 +225,7 @@ func TestAfterReleaseDecidesWhetherTheConnectionIsKept(t *testing.T) {
 
 		c := get(t, s)
 		require.NoError(t, c.Release(errFatal, pooly.HostDown))
+		synctest.Wait()
 		require.EqualValues(t, 3, calls.Load(), "the connection was closed anyway")
 		require.Equal(t, 2, d.host("a").closed)
 

@@ -27,6 +27,9 @@ type host struct {
 	recent decay.Recent // guarded by Pool.mu; as of the last refresh
 	learnt decay.Learnt // the same
 
+	checkAt     time.Duration // guarded by Pool.mu; when the host is checked if nobody uses it; 0: unknown
+	checkedGets uint64        // guarded by Pool.mu; gets when checkAt was set
+
 	answered atomic.Uint64 // what cluster.answers was when it last answered a client of DialContext
 }
 

@@ -1,5 +1,10 @@
 package pooly
 
+import (
+	"fmt"
+	"iter"
+)
+
 // idleStack holds the idle connections of a pool. They are linked through themselves, because an
 // array of pointers would cost one more cache miss per lease. It is guarded by the pool's lock.
 type idleStack struct {
@@ -53,4 +58,40 @@ func (s *idleStack) pushBottom(c *conn) {
 	*link = c
 	c.below = nil
 	s.length++
+}
+
+// all yields the connections, the most recently used first.
+func (s *idleStack) all() iter.Seq[*conn] {
+	return func(yield func(*conn) bool) {
+		for c := s.top; c != nil && yield(c); c = c.below {
+		}
+	}
+}
+
+// bottom returns the connection that has been idle longest, nil if there is none.
+func (s *idleStack) bottom() (coldest *conn) {
+	for c := range s.all() {
+		coldest = c
+	}
+	return coldest
+}
+
+// remove removes a connection that is in the stack.
+func (s *idleStack) remove(c *conn) {
+	s.filter(func(other *conn) bool { return other != c })
+}
+
+// validateIdle is the part of Validate about how many idle connections there are.
+func (c *PoolConfig) validateIdle() error {
+	switch {
+	case c.MinIdle < 0:
+		return negative("MinIdle", c.MinIdle)
+	case c.MaxIdle < 0:
+		return negative("MaxIdle", c.MaxIdle)
+	case c.MaxConns > 0 && c.MinIdle > c.MaxConns:
+		return fmt.Errorf("%w: MinIdle %d is more than MaxConns %d", ErrInvalidArg, c.MinIdle, c.MaxConns)
+	case c.MaxIdle > 0 && c.MinIdle > c.MaxIdle:
+		return fmt.Errorf("%w: MinIdle %d is more than MaxIdle %d", ErrInvalidArg, c.MinIdle, c.MaxIdle)
+	}
+	return nil
 }

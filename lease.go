@@ -81,7 +81,7 @@ func (s *Service) Report(address string, err error) {
 	switch {
 	case h.closed:
 	case err == nil:
-		after = h.dialEnded(&dial{}, nil)
+		after = h.dialEnded(&dial{checked: true}, nil)
 	case h.status == ejected:
 		h.cause, h.byFeedback = err, false
 	default:

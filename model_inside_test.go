@@ -229,7 +229,7 @@ func (p *Pool) mayBeOut() int32 {
 // conns counts the leases of a pool, and checks that no idle connection has one. It requires p.mu.
 func (l *look) conns(p *Pool) (leased, outside int) {
 	for i, c := range p.conns {
-		if c.index != i || c.pool != p {
+		if int(c.index) != i || c.pool != p {
 			l.failf("%s: a connection has lost its place", p.address)
 		}
 		if c.lease == nil {
@@ -248,7 +248,7 @@ func (l *look) conns(p *Pool) (leased, outside int) {
 		if c.lease != nil || c.spent != 0 || c.cut {
 			l.failf("%s: an idle connection is leased, or had its last lease", p.address)
 		}
-		if c.index >= len(p.conns) || p.conns[c.index] != c {
+		if int(c.index) >= len(p.conns) || p.conns[c.index] != c {
 			l.failf("%s: an idle connection is not one of the pool's", p.address)
 		}
 	}

@@ -54,10 +54,16 @@ type Pool struct {
 	dialErr  error         // of the last dial that ended; nil if it connected
 	failedAt time.Duration // when a dial last failed; 0: never
 
+	borrowed int           // idle connections that are taken out to be tested or pinged
+	keeping  bool          // keepAlive runs
+	fillAt   time.Duration // MinIdle needs no dial before this time
+
 	dials        uint64 // dials that ended
 	dialFailures uint64 // of these, the ones that failed
 	cuts         uint64 // leases that Close has ended
 	closings     ClosedStats
+	pings        uint64 // that ended
+	pingFailures uint64 // of these, the ones that failed
 
 	waits   atomic.Uint64 // how often callers waited
 	waited  atomic.Int64  // nanoseconds, of all callers together
@@ -83,7 +89,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 	p := new(Pool)
 	p.init(address, g, nil)
 	itself := func(yield func(*Pool) bool) { yield(p) }
-	g.reaper = newReaper(g, itself)
+	startReaper(g, itself)
 	g.leaks = newLeakFinder(g, slog.Default(), itself)
 	return p
 }
@@ -91,6 +97,7 @@ func NewPool(address string, config *PoolConfig) *Pool {
 func newGroup(config PoolConfig, log *slog.Logger) *group {
 	g := &group{config: config, clock: newClock(), log: log, patience: DefaultFallbackDelay}
 	g.observer = &observer{}
+	g.pinger, g.checker = pingerOf(config.Driver), checkerOf(config.Driver)
 	g.queue = newQueue(g.clock, config.MaxWaiting)
 	g.maxConns.Store(int32(config.MaxConns))
 	return g
@@ -190,6 +197,8 @@ func (p *Pool) statsLocked() PoolStats {
 		Dials:        p.dials,
 		Failures:     p.dialFailures,
 		Closed:       p.closings,
+		Pings:        p.pings,
+		PingFailures: p.pingFailures,
 		Waits:        p.waits.Load(),
 		WaitDuration: time.Duration(p.waited.Load()),
 		Leaked:       p.leakedLocked(),

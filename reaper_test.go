@@ -99,10 +99,11 @@ func TestCloseDuringTheTestOfIdleConnectionsLeavesNone(t *testing.T) {
 	})
 }
 
-func TestIdleServiceDoesNothing(t *testing.T) {
+func TestIdleServiceWithoutKeepAliveDoesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
 		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig:      pooly.PoolConfig{KeepAlive: -1},
 			ScoreCalculator: computerFunc(func(score float64) float64 { calls.Add(1); return score }),
 		}, "a", "b")
 		d.test = func(*fakeConn) error { calls.Add(1); return nil }
@@ -171,7 +172,9 @@ func TestIdleConnectionThatWasTestedIsNoOldLease(t *testing.T) {
 // each.
 func TestConnectionsThatExpireShortlyAfterEachOtherAreClosedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{ConnIdleTimeout: time.Minute}}, "a")
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{
+			ConnIdleTimeout: time.Minute, KeepAlive: -1,
+		}}, "a")
 		var leases []*pooly.Conn
 		for range 20 {
 			leases = append(leases, get(t, s))
@@ -201,7 +204,9 @@ func TestConnectionsThatExpireShortlyAfterEachOtherAreClosedTogether(t *testing.
 func TestIdleConnectionsAreNotTestedBecauseOthersExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tests atomic.Int32
-		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{MaxConnLifetime: time.Hour}}, "a")
+		s, d := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{
+			MaxConnLifetime: time.Hour, KeepAlive: -1,
+		}}, "a")
 		d.test = func(*fakeConn) error { tests.Add(1); return nil }
 		idle(t, s, 20)
 		time.Sleep(time.Minute)

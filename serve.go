@@ -50,8 +50,23 @@ func (p *Pool) settleLocked() {
 		p.queue.withdraw(&p.line)
 		offered = false
 	}
+	p.trimLocked()
 	p.quiet = offered && !p.doubt.failed && !p.ages && p.limiter.limit == 0 &&
-		p.line.length.Load() == 0 && p.config.Hooks.AfterRelease == nil
+		p.line.length.Load() == 0 && p.config.Hooks.AfterRelease == nil && p.config.MaxIdle == 0
+}
+
+// trimLocked closes the newest idle connections if there are more than MaxIdle.
+func (p *Pool) trimLocked() {
+	if p.config.MaxIdle == 0 {
+		return
+	}
+	var surplus []*conn
+	for p.idle.length > p.config.MaxIdle {
+		surplus = append(surplus, p.idle.pop())
+	}
+	if len(surplus) > 0 {
+		go p.destroyAll(surplus, forSurplus) // without the lock
+	}
 }
 
 // canServeLocked reports whether the pool can serve one more caller: with an idle connection, or

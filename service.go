@@ -49,7 +49,8 @@ type Service struct {
 	ticking      bool               // the timer is set
 	unseen       bool               // there was a call since scores were last computed
 	ticker       *time.Timer
-	following    *following // the latest Follow; nil: none
+	checkTimer   *time.Timer // calls checkHosts; nil if CheckInterval is 0
+	following    *following  // the latest Follow; nil: none
 }
 
 // NewService returns a service without hosts. Each field of config that is zero has its default; a
@@ -84,7 +85,8 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.limited = config.MaxConns > 0
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
-	s.reaper = newReaper(s.group, s.eachPool)
+	startReaper(s.group, s.eachPool)
+	s.startChecks()
 	s.leaks = newLeakFinder(s.group, s.log.With("service", name), s.everyPool)
 	s.observer.service, s.observer.log = s.name, s.log
 	var timings *Observer
@@ -276,6 +278,9 @@ func (s *Service) Close() error {
 	s.staleLocked()
 	if s.ticker != nil {
 		s.ticker.Stop()
+	}
+	if s.checkTimer != nil {
+		s.checkTimer.Stop()
 	}
 	if s.following != nil {
 		s.following.cancel()

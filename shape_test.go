@@ -36,8 +36,8 @@ var layers = []layer{
 	}},
 	{"the queue, which knows no pool", []string{"waiter.go", "queue.go"}},
 	{"the pool of one host, which knows no host", []string{
-		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "hooks.go", "leak.go", "wait.go", "reaper.go",
-		"evict.go",
+		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "hooks.go", "leak.go", "wait.go",
+		"reaper.go", "keepalive.go", "minidle.go", "evict.go",
 	}},
 	{"a host, its health, and the others that it is compared with", []string{
 		"cluster.go", "pace.go", "host.go", "health.go", "outliers.go",
@@ -48,7 +48,7 @@ var layers = []layer{
 	}},
 	{"the service: one type, whose parts use each other", []string{
 		"snapshot.go", "refresh.go", "hosts.go", "subset.go", "rounds.go", "acquire.go",
-		"diagnose.go", "observed.go", "metrics.go", "insight.go", "resolver.go", "service.go", "operate.go", "ready.go",
+		"check.go", "diagnose.go", "observed.go", "metrics.go", "insight.go", "resolver.go", "service.go", "operate.go", "ready.go",
 	}},
 	{"what protocols build on", []string{"lease.go", "trylease.go"}},
 	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go", "outdated.go"}},

@@ -37,8 +37,10 @@ import (
 //
 // It panics if Dial is nil.
 func NewSharedDriver[T any](funcs DriverFuncs[T]) Driver {
-	funcs.check("NewSharedDriver")
+	funcs.need("NewSharedDriver")
 	return &sharedDriver[T]{
+		optionalFuncs: optionalFuncs[T]{funcs.Ping, funcs.Check},
+
 		funcs:   funcs,
 		clients: make(map[string]sharedClient[T]),
 		dials:   make(map[string]*sharedDial),
@@ -47,6 +49,7 @@ func NewSharedDriver[T any](funcs DriverFuncs[T]) Driver {
 
 // sharedDriver implements NewSharedDriver. Each Conn that it returns is a place at a client.
 type sharedDriver[T any] struct {
+	optionalFuncs[T]
 	funcs DriverFuncs[T]
 
 	mu      sync.Mutex // guards the fields below and places; not held while calling funcs

@@ -29,6 +29,8 @@ type PoolStats struct {
 	Puts         uint64        // leases released
 	Dials        uint64        // dials that ended, background dials included
 	Failures     uint64        // dials that failed
+	Pings        uint64        // pings of idle connections that ended, see Pinger
+	PingFailures uint64        // pings that failed
 	Waits        uint64        // times a caller found no idle connection and waited, also in vain
 	WaitDuration time.Duration // time that callers waited, all together
 
@@ -42,10 +44,10 @@ type ClosedStats struct {
 	Idle     uint64 // they were idle for ConnIdleTimeout
 	Lifetime uint64 // they were older than MaxConnLifetime
 	Failed   uint64 // their leases ended with fatal errors, or the client failed that they shared
-	Unfit    uint64 // the driver's TestOnBorrow rejected them
+	Unfit    uint64 // the driver's TestOnBorrow or Ping, or a hook, rejected them
 	Ejected  uint64 // their host was ejected, or about to be
 	Evicted  uint64 // Evict or CloseIdle closed them
-	Surplus  uint64 // nobody needed them: after Resize, or because DialContext is used
+	Surplus  uint64 // nobody needed them: beyond MaxIdle, after Resize, or as DialContext is used
 	Asked    uint64 // CloseOnRelease was called, or a client of DialContext closed them
 	Removed  uint64 // their host was removed or drained, or the service was closed
 }
@@ -118,6 +120,8 @@ func (s *PoolStats) add(t PoolStats) {
 	s.Puts += t.Puts
 	s.Dials += t.Dials
 	s.Failures += t.Failures
+	s.Pings += t.Pings
+	s.PingFailures += t.PingFailures
 	s.Waits += t.Waits
 	s.WaitDuration += t.WaitDuration
 	s.Closed.add(t.Closed)

@@ -356,3 +356,31 @@ func (p *Pool) lendLocked(c *conn, l *Conn) {
 	c.load = p.load.Add(1)
 	p.gets++
 }
+
+// restock makes new handles once all are handed out, so that the next lease need not do it under
+// the lock.
+func (c *conn) restock() {
+	if c.used == leaseChunk {
+		c.makeLeases()
+	}
+}
+
+func (c *conn) makeLeases() {
+	c.leases, c.used = new([leaseChunk]Conn), 0
+	for i := range c.leases {
+		c.leases[i].conn = c
+	}
+	c.pool.reaper.leased()
+}
+
+// nextLease returns a handle that was not handed out before. The explicit nil check spares an
+// implicit one, which would read from the chunk.
+func (c *conn) nextLease() *Conn {
+	if leases := c.leases; leases != nil && c.used < leaseChunk {
+		c.used++
+		return &leases[c.used-1]
+	}
+	c.makeLeases()
+	c.used = 1
+	return &c.leases[0]
+}

@@ -192,6 +192,18 @@ func (d driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
 	return pooly.NewConn(c), nil
 }
 
+func (c *client) ping(context.Context) error  { return nil }
+func (c *client) ready(context.Context) error { return nil }
+
+func pinging(dial func(ctx context.Context, address string) (*client, error)) pooly.Driver {
+	d := pooly.DriverOf(pooly.DriverFuncs[*client]{
+		Dial:  dial,
+		Ping:  func(ctx context.Context, c *client) error { return c.ping(ctx) },
+		Check: func(ctx context.Context, c *client) error { return c.ready(ctx) },
+	})
+	return d
+}
+
 type best struct{}
 
 func (best) NewPicker(arms []pooly.Arm) pooly.Picker {
@@ -222,7 +234,7 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
+	_ = []any{pinging, do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
 	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: zone{Bandit: best{}}}
 )
 
