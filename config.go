@@ -142,6 +142,21 @@ type ServiceConfig struct {
 	// metrics per host. Default: HostMetricsOff.
 	StatsdHostMetrics HostMetrics
 
+	// ProbeRate is how many hosts, drawn at random, are asked for their load at each GetConn, Do,
+	// Lease or CallWith, if the driver is a Prober. It may be a fraction, and is at most 16. The
+	// probes run in the background. A host is probed once at a time, and not within 10 ms after
+	// its last probe, so that many callers do not multiply probes. An idle service does not probe.
+	//
+	// It is for fleets: with many clients, the leases of this service say little of the load of a
+	// host. Only LeastLatency uses what hosts say. 3 is a good value. Default 0: no probes.
+	ProbeRate float64
+
+	// ProbeWait is how long a call waits for its probes, at most. Without a wait, the call's probes
+	// serve later calls. So a wait pays if a client has few requests a second, and if a probe takes
+	// much less time than a request. It comes before the waits that WaitTimeout bounds. Default 0:
+	// no wait.
+	ProbeWait time.Duration
+
 	// Logger gets hosts that are ejected, hosts that fail alike and resolvers that fail (warn),
 	// hosts that are restored (info), and plug-ins that misbehave (error). Default: slog.Default,
 	// from warn on. A logger with slog.DiscardHandler silences the service.
@@ -179,6 +194,11 @@ func (c *ServiceConfig) Validate() error {
 	case !(c.StatsdSampleRate >= 0 && c.StatsdSampleRate <= 1):
 		return fmt.Errorf("%w: StatsdSampleRate %v is outside [0, 1]", ErrInvalidArg,
 			c.StatsdSampleRate)
+	case !(c.ProbeRate >= 0 && c.ProbeRate <= mostProbes):
+		return fmt.Errorf("%w: ProbeRate %v is outside [0, %d]", ErrInvalidArg, c.ProbeRate,
+			mostProbes)
+	case c.ProbeWait < 0:
+		return negative("ProbeWait", c.ProbeWait)
 	case c.StatsdHostMetrics < HostMetricsOff || c.StatsdHostMetrics > HostMetricsInflux:
 		return fmt.Errorf("%w: StatsdHostMetrics %d is none of the constants", ErrInvalidArg,
 			c.StatsdHostMetrics)

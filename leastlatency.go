@@ -48,15 +48,35 @@ func (*LeastLatency) NewPicker(arms []Arm) Picker {
 			p.choices = int(max(fewestChoices, min(mostChoices, comparisonsPerSecond/rate)))
 		}
 	}
+	p.compareReports()
 	return p
 }
 
 type leastLatencyPicker struct {
 	choices int
 	hosts   []candidate
+	reports bool    // some hosts have told their load of late
+	others  float64 // the mean of what they told, of other clients
+}
+
+// compareReports finds out what is usual among the hosts' reports.
+func (p *leastLatencyPicker) compareReports() {
+	n, sum := 0, 0.0
+	for _, c := range p.hosts {
+		if c.host != nil && c.host.report.isNew(c.host.clock.now()) {
+			n++
+			sum += float64(c.host.report.others.Load())
+		}
+	}
+	if n > 0 {
+		p.reports, p.others = true, sum/float64(n)
+	}
 }
 
 func (p *leastLatencyPicker) Pick(rng *rand.Rand) int {
+	if p.reports {
+		return p.pickByReports(rng)
+	}
 	return leastOf(rng, len(p.hosts), p.choices, p.cost)
 }
 
@@ -64,4 +84,19 @@ func (p *leastLatencyPicker) cost(i int) float64 {
 	c := p.hosts[i]
 	inUse := c.inUse()
 	return timed(c.meanLatency(), inUse) * float64(inUse+1) / c.weight
+}
+
+// pickByReports is Pick if hosts have told their load.
+func (p *leastLatencyPicker) pickByReports(rng *rand.Rand) int {
+	now := p.hosts[0].host.clock.now()
+	return leastOf(rng, len(p.hosts), p.choices, func(i int) float64 {
+		c := p.hosts[i]
+		inUse, latency := c.inUse(), c.meanLatency()
+		load := float64(inUse + 1)
+		if w := c.host.report.weight(latency, now); w > 0 {
+			others := float64(c.host.report.others.Load())
+			load += w * ((load+others)/(1+p.others) - load)
+		}
+		return timed(latency, inUse) * load / c.weight
+	})
 }

@@ -28,6 +28,7 @@ type Service struct {
 	tasks       tasks // background goroutines that call plug-ins
 	getFailures atomic.Uint64
 	diagnosis   diagnosis
+	probes      *probes // immutable; nil if there are none
 
 	// guards the fields below; taken before Pool.mu; never held while calling plug-ins
 	mu           mutex
@@ -80,6 +81,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.keeper = s
 	s.outliers.cluster = &s.cluster
 	s.reaper = newReaper(s.group, s.eachPool)
+	s.probes = newProbes(s)
 	if s.config.StatsdAddr != "" {
 		s.metrics = startMetrics(s)
 		s.sampled = s.metrics.leaseEnded
@@ -127,6 +129,9 @@ func (s *Service) GetConnContext(ctx context.Context) (*Conn, error) {
 
 // lease is GetConnContext. whole says that ctx also bounds the use of the connection.
 func (s *Service) lease(ctx context.Context, whole bool) (*Conn, error) {
+	if s.probes != nil {
+		s.probes.ask(ctx)
+	}
 	if s.metrics != nil {
 		return s.metrics.getConn(ctx, whole)
 	}

@@ -39,7 +39,7 @@ var layers = []layer{
 		"group.go", "pool.go", "take.go", "serve.go", "gate.go", "dial.go", "close.go", "calls.go", "wait.go", "reaper.go",
 	}},
 	{"a host, its health, and the others that it is compared with", []string{
-		"cluster.go", "pace.go", "host.go", "health.go", "outliers.go",
+		"cluster.go", "pace.go", "host.go", "health.go", "outliers.go", "loadreport.go",
 	}},
 	{"strategies", []string{
 		"bandit.go", "choices.go", "epsilon.go", "hotcold.go", "leastlatency.go", "peakewma.go", "poweroftwo.go",
@@ -47,7 +47,7 @@ var layers = []layer{
 	}},
 	{"the service: one type, whose parts use each other", []string{
 		"snapshot.go", "refresh.go", "hosts.go", "subset.go", "rounds.go", "acquire.go",
-		"diagnose.go", "metrics.go", "insight.go", "resolver.go", "service.go",
+		"diagnose.go", "probes.go", "metrics.go", "insight.go", "resolver.go", "service.go",
 	}},
 	{"what protocols build on", []string{"lease.go"}},
 	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go", "outdated.go"}},
