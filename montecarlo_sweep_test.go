@@ -29,8 +29,8 @@ func TestMonteCarloSweep(t *testing.T) {
 			suited = append(suited, c)
 		}
 	}
-	suited = append(suited, contender{name: "hot-cold(20, 0.84)", loads: true,
-		make: func() pooly.Bandit { return pooly.NewHotCold(20, 0.84) }})
+	suited = append(suited, contender{"hot-cold(20, 0.84)", false, true,
+		func() pooly.Bandit { return pooly.NewHotCold(20, 0.84) }})
 	defer func(n int) { *runs = n }(*runs)
 	*runs = max(2, *runs/5)
 	report("\nsweep over %v hosts, %v clients, loads of %v: p99 × clairvoyant, geometric mean, of %d runs each",

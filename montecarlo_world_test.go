@@ -25,7 +25,7 @@ type world struct {
 	hostsDescription
 	clients []*pooly.Service
 	scored  bool
-	replies bool
+	reports reporting     // how hosts tell their load
 	target  time.Duration // what latencies are scored against
 	began   time.Time
 	calls   sync.WaitGroup
@@ -63,21 +63,21 @@ func playWorld(t *testing.T, d hostsDescription, c contender, tr *trace, length 
 	w := &world{
 		hostsDescription: d,
 		scored:           c.scored,
-		replies:          c.replies,
+		reports:          reportingOf(c),
 		target:           time.Duration(targetOfWork * float64(d.work())),
 		hosts:            make([]worldHost, d.Hosts),
 		latencies:        latencies{deadline: d.Deadline.duration()},
 	}
 	driver := pooly.Driver(memoryDriver{})
-	if c.probes > 0 {
+	if w.reports.probes > 0 {
 		driver = probedDriver{world: w}
 	}
 	for client := range d.Clients {
 		s := pooly.NewService("simulated", &pooly.ServiceConfig{
 			PoolConfig:     pooly.PoolConfig{Driver: driver, MaxConns: d.MaxConns},
-			ProbeRate:      c.probes,
-			ProbeWait:      c.wait,
-			BanditStrategy: c.make(),
+			ProbeRate:      w.reports.probes,
+			ProbeWait:      w.reports.wait,
+			BanditStrategy: reportingOf(c).Bandit,
 			Logger:         slog.New(slog.DiscardHandler),
 		})
 		own := seed<<20 + uint64(client)
@@ -126,7 +126,7 @@ func (w *world) call(a arrival) error {
 	return w.clients[a.client].Do(ctx, func(c *pooly.Conn) error {
 		began := time.Now()
 		err := w.request(ctx, c.Interface().(int), &request{arrival: a, done: make(chan error, 1)})
-		if w.replies && err == nil {
+		if w.reports.inReplies && err == nil {
 			l := w.loadOf(c.Interface().(int))
 			l.InFlight++ // itself
 			_ = c.ReportLoad(l)
@@ -178,36 +178,6 @@ func (w *world) beginLocked(host int, r *request) {
 		r.done <- nil
 	})
 }
-
-// loadOf is what a host says of its load.
-func (w *world) loadOf(host int) pooly.Load {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	h := &w.hosts[host]
-	inFlight := h.busy
-	for _, r := range h.line {
-		if !r.gone {
-			inFlight++
-		}
-	}
-	return pooly.Load{InFlight: inFlight}
-}
-
-// probedDriver probes hosts.
-type probedDriver struct {
-	memoryDriver
-	world *world
-}
-
-func (d probedDriver) Probe(_ context.Context, address string) (pooly.Load, error) {
-	host, err := strconv.Atoi(address)
-	time.Sleep(probeTakes / 2)
-	l := d.world.loadOf(host)
-	time.Sleep(probeTakes / 2)
-	return l, err
-}
-
-const probeTakes = time.Millisecond
 
 // takes returns how long a host works on a request that it begins now.
 func (d *hostsDescription) takes(host int, antagonist bool, work time.Duration) time.Duration {
