@@ -3,8 +3,8 @@
 //
 // A [Service] owns one pool per host. [Service.GetConn] asks a strategy for a host and leases one
 // of its connections. [Conn.Release] gives the connection back and says how well the host did. The
-// strategy learns from these scores: bad hosts lose their traffic within milliseconds, and good
-// hosts keep it. The caller writes no failover code.
+// strategy learns from these scores: bad hosts lose their traffic, and good hosts keep it. A host
+// that refuses connections loses it at once. The caller writes no failover code.
 //
 //	s := pooly.NewService("netcat", nil) // nil means every default
 //	defer s.Close()

@@ -181,37 +181,45 @@ func TestMonteCarloQueueing(t *testing.T) {
 	}
 	report("\nhosts that fill up: %d of strength 0.5 to 1.5, antagonists on %d, %d requests at once, 20 ms in the mean; "+
 		"deadline 2 s;\none client with MaxConns 30, unless a column says otherwise", d.Hosts, d.Antagonists, d.Workers)
+	suited := suitedToLoad()
+	compared := contenders
+	if !*long && *out == "" {
+		compared = suited
+		report("(-long also shows the strategies for hosts that never fill up: they lose here)")
+	}
 	byLoad := make(map[float64]comparison)
 	for _, load := range d.Loads {
-		byLoad[load] = compare(t, d, load, contenders, references)
-		report("  %.0f %% load: choose %s", 100*load, byLoad[load].advice(contenders))
+		byLoad[load] = compare(t, d, load, compared, references)
 	}
 
-	var suited []contender
-	for _, c := range contenders {
-		if c.loads || c.name == "round-robin" {
-			suited = append(suited, c)
-		}
-	}
 	fleets := []int{1, 10, 50, 200}
 	byClients := map[int]comparison{1: byLoad[0.85]}
 	for _, clients := range fleets[1:] {
 		of := d
 		of.Clients = clients
 		byClients[clients] = compare(t, of, 0.85, suited, references)
-		report("  85 %% load, %d clients: choose %s", clients, byClients[clients].advice(suited))
 	}
+	var advice []string
+	for _, load := range d.Loads {
+		advice = append(advice, fmt.Sprintf("at %.0f %% %s", 100*load, byLoad[load].advice(suited)))
+	}
+	report("  choose %s;", strings.Join(advice, ", "))
+	advice = nil
+	for _, clients := range fleets[1:] {
+		advice = append(advice, fmt.Sprintf("with %d clients %s", clients, byClients[clients].advice(suited)))
+	}
+	report("  at 85 %% %s", strings.Join(advice, ", "))
 
 	byConns := map[int]comparison{pooly.DefaultMaxConns: byLoad[0.85]}
 	for _, conns := range []int{d.Workers, 1 << 16} {
 		of := d
 		of.MaxConns = conns
-		byConns[conns] = compare(t, of, 0.85, contenders, references[:1])
+		byConns[conns] = compare(t, of, 0.85, compared, references[:1])
 	}
 
 	report("  p99 × clairvoyant, and errors if any; at 85 %% load where no load is given")
 	reportRow("", "70 %", "85 %", "95 %", "10 clients", "50 clients", "200 clients", "MaxConns 4", "no limit")
-	for _, name := range namesOf(contenders, references[1:]) { // without the clairvoyant itself
+	for _, name := range namesOf(compared, references[1:]) { // without the clairvoyant itself
 		row := []string{}
 		for _, c := range []comparison{
 			byLoad[0.70], byLoad[0.85], byLoad[0.95], byClients[10], byClients[50], byClients[200], byConns[4], byConns[1<<16],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all benchmarks and writes RESULTS.md and results.svg, and the short table into ../README.md if that has
-# the markers for it. About twenty minutes; on an otherwise idle machine, please.
+# Runs all benchmarks and writes RESULTS.md and results.svg, and a few rows of the table into ../README.md if
+# that has the markers for it. About twenty minutes; on an otherwise idle machine, please.
 #
 #   COUNT=10 BENCHTIME=200ms bench/run.sh
 #

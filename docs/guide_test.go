@@ -2,15 +2,19 @@
 package docs
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -23,7 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The code of GUIDE.md. That with go-hostpool is in bench/guide_test.go, a module that needs it.
+// The code of GUIDE.md and README.md. Code with other libraries is in the modules that need them.
 
 var (
 	ask     func(net.Conn, string) (string, error)
@@ -99,6 +103,85 @@ func options() *pooly.NetDriver {
 	return tcp
 }
 
+type client struct {
+	net.Conn
+	r *bufio.Reader // must stay with its socket
+}
+
+func (c *client) ask(context.Context, string) (string, error) { return "", nil }
+
+func newDriver() pooly.Driver {
+	tcp := pooly.NewNetDriver("tcp")
+	return pooly.DriverOf(pooly.DriverFuncs[*client]{
+		Dial: func(ctx context.Context, address string) (*client, error) {
+			c, err := tcp.Dial(ctx, address)
+			if err != nil {
+				return nil, err
+			}
+			return &client{c.NetConn(), bufio.NewReader(c.NetConn())}, nil
+		},
+		Test: func(c *client) error {
+			if n := c.r.Buffered(); n > 0 { // or the next caller would read it
+				return fmt.Errorf("%d bytes of a reply that nobody read", n)
+			}
+			return nil
+		},
+	})
+}
+
+func dial(context.Context, string) (*client, error) { return nil, nil }
+
+func own(ctx context.Context) (string, error) {
+	driver := pooly.DriverOf(pooly.DriverFuncs[*client]{Dial: dial})
+	s := pooly.NewService("mine", &pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver}})
+	reply, err := pooly.CallWith(ctx, s, func(ctx context.Context, c *client) (string, error) {
+		return c.ask(ctx, "question")
+	})
+	return reply, err
+}
+
+func configured() *pooly.Service {
+	s := pooly.NewService("orders", &pooly.ServiceConfig{
+		BanditStrategy: pooly.NewLeastLatency(), // default: round-robin
+		StatsdAddr:     "127.0.0.1:8125",        // default: no metrics
+		MaxHosts:       20,                      // default: all hosts
+		CloseDeadline:  10 * time.Second,        // default: 30 s, how long Close waits for leases
+		PoolConfig: pooly.PoolConfig{ // of each host
+			Driver:          pooly.NewNetDriver("tcp"), // the default
+			MaxConns:        50,                        // default: 30, for HTTP 10,000
+			MaxConnLifetime: 10 * time.Minute,          // default: for ever
+			WaitTimeout:     time.Second,               // default: as long as the context allows
+		},
+	})
+	return s
+}
+
+type zone struct {
+	pooly.Bandit
+	near func(address string) bool
+}
+
+func (z zone) NewPicker(arms []pooly.Arm) pooly.Picker {
+	var near []pooly.Arm
+	var index []int // of each near host, in arms
+	for i, a := range arms {
+		if z.near(a.Address) {
+			near, index = append(near, a), append(index, i)
+		}
+	}
+	if len(near) < 2 { // the rest could not carry the traffic of all
+		return z.Bandit.NewPicker(arms)
+	}
+	return zonePicker{z.Bandit.NewPicker(near), index}
+}
+
+type zonePicker struct {
+	pooly.Picker
+	index []int
+}
+
+func (p zonePicker) Pick(rng *rand.Rand) int { return p.index[p.Picker.Pick(rng)] } // math/rand/v2
+
 type driver struct{ pooly.Driver }
 
 func (d driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
@@ -139,35 +222,57 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool}
-	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: best{}}
+	_ = []any{do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
+	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: zone{Bandit: best{}}}
 )
 
 var goBlock = regexp.MustCompile("(?s)(<!-- not compiled[^\n]*-->\n)?```go\n(.*?)```")
 
 // What the guide shows is what was compiled.
 func TestTheGuidesCodeCompiles(t *testing.T) {
-	guide, err := os.ReadFile("GUIDE.md")
+	requireCompiled(t, "GUIDE.md", 7, "guide_test.go", "../bench/guide_test.go",
+		"../examples/clients/postgres/main.go")
+}
+
+func TestTheReadmesCodeCompiles(t *testing.T) {
+	blocks := requireCompiled(t, "../README.md", 6, "guide_test.go",
+		"../examples/clients/postgres/main.go", "../examples/clients/goredis/readme_test.go")
+	require.Len(t, blocks, 1, "the README has one program")
+	directory := t.TempDir()
+	main := filepath.Join(directory, "main.go")
+	require.NoError(t, os.WriteFile(main, []byte(blocks[0]), 0o600))
+	output, err := exec.Command("go", "build", "-o", filepath.Join(directory, "main"), main).CombinedOutput()
+	require.NoError(t, err, "%s", output)
+}
+
+// requireCompiled checks that the Go code of a page is in the given sources. It returns the programs, which
+// need not be.
+func requireCompiled(t *testing.T, page string, atLeast int, sources ...string) (programs []string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
 	require.NoError(t, err)
 	compiled, blocks := "", 0
-	for _, file := range []string{
-		"guide_test.go", "../bench/guide_test.go", "../examples/clients/postgres/main.go",
-	} {
+	for _, file := range sources {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
 		compiled += flat(string(source))
 	}
-	for _, block := range goBlock.FindAllStringSubmatch(string(guide), -1) {
+	for _, block := range goBlock.FindAllStringSubmatch(string(text), -1) {
 		if block[1] != "" {
 			continue
 		}
 		blocks++
+		if strings.HasPrefix(block[2], "package main") {
+			programs = append(programs, block[2])
+			continue
+		}
 		// Declarations may stand apart in the source, each in one piece.
 		for _, piece := range strings.Split(block[2], "\n}\n\n") {
-			require.Contains(t, compiled, flat(piece), "neither in guide_test.go nor in bench/guide_test.go")
+			require.Contains(t, compiled, flat(piece), "in none of %v", sources)
 		}
 	}
-	require.GreaterOrEqual(t, blocks, 7, "blocks of code were found")
+	require.GreaterOrEqual(t, blocks, atLeast, "blocks of code were found")
+	return programs
 }
 
 // flat returns the lines of code without their indentation and without empty ones.

@@ -37,7 +37,7 @@ type options struct {
 
 func defaults() options {
 	return options{
-		Strategy:    "peak_ewma",
+		Strategy:    "least_latency",
 		Choices:     5,
 		Quantile:    0.84,
 		Epsilon:     0.1,
@@ -58,6 +58,7 @@ var defaultFailureCodes = []codes.Code{
 var strategies = map[string]func(*options) pooly.Bandit{
 	"epsilon_greedy":       func(o *options) pooly.Bandit { return pooly.NewEpsilonGreedy(o.Epsilon) },
 	"hot_cold":             newHotCold,
+	"least_latency":        func(o *options) pooly.Bandit { return pooly.NewLeastLatency() },
 	"peak_ewma":            func(o *options) pooly.Bandit { return pooly.NewPeakEWMA(o.Choices) },
 	"power_of_two":         func(o *options) pooly.Bandit { return pooly.NewPowerOfTwo() },
 	"round_robin":          func(o *options) pooly.Bandit { return pooly.NewRoundRobin() },

@@ -16,7 +16,7 @@
 // All fields are optional. Durations are strings such as "0.1s". As gRPC demands, unknown fields
 // are ignored, and a wrong value makes grpc.NewClient fail.
 //
-//   - strategy: one of peak_ewma (default), hot_cold, power_of_two, round_robin,
+//   - strategy: one of least_latency (default), peak_ewma, hot_cold, power_of_two, round_robin,
 //     weighted_round_robin, epsilon_greedy, softmax, thompson, ucb. See package pooly.
 //   - choices: how many servers peak_ewma and hot_cold compare. Default 5.
 //   - quantile: of hot_cold. Default 0.84.

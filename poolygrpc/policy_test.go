@@ -28,7 +28,7 @@ func TestTwoLinesOfUseAreEnough(t *testing.T) {
 }
 
 func TestEachStrategyServes(t *testing.T) {
-	for _, name := range []string{"epsilon_greedy", "hot_cold", "peak_ewma", "power_of_two",
+	for _, name := range []string{"epsilon_greedy", "hot_cold", "least_latency", "peak_ewma", "power_of_two",
 		"round_robin", "softmax", "thompson", "ucb", "weighted_round_robin"} {
 		t.Run(name, func(t *testing.T) {
 			servers := startServers(t, 2)
@@ -57,7 +57,7 @@ func TestRoundRobinSharesEvenly(t *testing.T) {
 // No host attracts traffic by failing: it has at most its fair share within a second, and little
 // after that.
 func TestAServerThatFailsFastIsEjected(t *testing.T) {
-	for _, strategy := range []string{"round_robin", "power_of_two", "peak_ewma", "hot_cold"} {
+	for _, strategy := range []string{"round_robin", "power_of_two", "least_latency", "peak_ewma", "hot_cold"} {
 		t.Run(strategy, func(t *testing.T) {
 			servers := startServers(t, 4)
 			c := dial(t, fmt.Sprintf(`{"strategy":%q}`, strategy), servers)
@@ -146,7 +146,7 @@ func TestFailureCodesAreAnOption(t *testing.T) {
 }
 
 func TestASlowServerGetsLittle(t *testing.T) {
-	for _, strategy := range []string{"power_of_two", "peak_ewma", "hot_cold"} {
+	for _, strategy := range []string{"power_of_two", "least_latency", "peak_ewma", "hot_cold"} {
 		t.Run(strategy, func(t *testing.T) {
 			servers := startServers(t, 3)
 			c := dial(t, fmt.Sprintf(`{"strategy":%q}`, strategy), servers)
@@ -470,7 +470,7 @@ func TestAnotherConfigurationFromTheResolverTakesEffect(t *testing.T) {
 func TestConfigurationErrorsNameTheField(t *testing.T) {
 	for config, message := range map[string]string{
 		`{"strategy":"roundrobin"}`:                        `strategy "roundrobin" is none of epsilon_greedy, hot_cold`,
-		`{"choices":1}`:                                    "choices",
+		`{"strategy":"hot_cold", "choices":1}`:             "choices",
 		`{"strategy":"hot_cold","quantile":2}`:             "quantile 2",
 		`{"strategy":"epsilon_greedy","epsilon":2}`:        "epsilon",
 		`{"strategy":"softmax","temperature":-1}`:          "temperature",

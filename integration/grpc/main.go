@@ -45,7 +45,8 @@ var policies = []struct{ name, config string }{
 	{"**pooly**, round_robin", `{"pooly":{"strategy":"round_robin"}}`},
 	{"**pooly**, power_of_two", `{"pooly":{"strategy":"power_of_two"}}`},
 	{"**pooly**, hot_cold", `{"pooly":{"strategy":"hot_cold"}}`},
-	{"**pooly**, peak_ewma, the default", `{"pooly":{}}`},
+	{"**pooly**, peak_ewma", `{"pooly":{"strategy":"peak_ewma"}}`},
+	{"**pooly**, least_latency, the default", `{"pooly":{}}`},
 }
 
 // outliers is a configuration of outlier_detection with both of its rules, as gRFC A50 recommends

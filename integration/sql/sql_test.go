@@ -226,8 +226,8 @@ func TestCompare(t *testing.T) {
 				{"poolysql, NewHotCold(5, 0.84)", func(t *testing.T) asker {
 					return askDB(t, poolysql.Open(newService(t, newDriver(), pooly.NewHotCold(5, 0.84), addresses...)), base.port)
 				}, true},
-				{"poolysql, NewPeakEWMA(5)", func(t *testing.T) asker {
-					return askDB(t, poolysql.Open(newService(t, newDriver(), pooly.NewPeakEWMA(5), addresses...)), base.port)
+				{"poolysql, NewLeastLatency()", func(t *testing.T) asker {
+					return askDB(t, poolysql.Open(newService(t, newDriver(), pooly.NewLeastLatency(), addresses...)), base.port)
 				}, true},
 				{"database/sql over DialContext", func(t *testing.T) asker {
 					db, err := base.dialed(newService(t, nil, nil, addresses...))

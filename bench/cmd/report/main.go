@@ -1,5 +1,5 @@
-// Report turns the output of the benchmarks into RESULTS.md and a chart, and copies the short table from there
-// into another file. bench/run.sh calls it.
+// Report turns the output of the benchmarks into RESULTS.md and a chart, and copies a few rows of the
+// first table into another file. bench/run.sh calls it.
 //
 //	report -raw raw.txt -benchstat benchstat.txt -how "bench/run.sh" -results RESULTS.md -chart results.svg
 //	report -results RESULTS.md -splice ../README.md
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 )
 
 // What lies between the markers is generated, in RESULTS.md and wherever it is spliced into.
@@ -33,7 +34,7 @@ func main() {
 	how := flag.String("how", "bench/run.sh", "the command that measured")
 	results := flag.String("results", "RESULTS.md", "the report to write, or to splice from")
 	chart := flag.String("chart", "results.svg", "the chart to write")
-	target := flag.String("splice", "", "copy the short table from -results between the markers in this file, and do nothing else")
+	target := flag.String("splice", "", "copy a few rows of the table in -results between the markers in this file, and do nothing else")
 	web := flag.String("http", "", "write the table of HTTP between the markers in this file, and do nothing else")
 	flag.Parse()
 
@@ -82,9 +83,30 @@ func splice(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
-	// The chart lies beside RESULTS.md, and the target one directory up.
-	table = bytes.ReplaceAll(table, []byte("](results.svg)"), []byte("](bench/results.svg)"))
-	return os.WriteFile(to, bytes.Join([][]byte{before, table, after}, nil), 0o644)
+	return os.WriteFile(to, bytes.Join([][]byte{before, brief(table), after}, nil), 0o644)
+}
+
+// inBrief are the rows of the first table that a reader of the README sees.
+var inBrief = []string{"puddle", "pooly-roundrobin", "pooly-leastlatency", "hostpool-epsilon"}
+
+// brief returns the head of the first table and a few of its rows.
+func brief(table []byte) []byte {
+	keep := []string{"| | hosts |", "| --- |"}
+	for _, c := range contestants {
+		if slices.Contains(inBrief, c.peer) {
+			keep = append(keep, "| "+c.label+" |")
+		}
+	}
+	var b bytes.Buffer
+	b.WriteByte('\n')
+	for line := range bytes.Lines(table) {
+		for _, start := range keep {
+			if bytes.HasPrefix(line, []byte(start)) {
+				b.Write(line)
+			}
+		}
+	}
+	return b.Bytes()
 }
 
 // cutMarked returns what lies between the markers, and what comes before and after, with the markers.

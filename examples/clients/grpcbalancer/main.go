@@ -27,7 +27,7 @@ import (
 // serviceConfig names the policy. The retry policy is gRPC's: it repeats calls whose server is gone,
 // so it is for calls that may be made twice. pooly chooses the server of each attempt.
 const serviceConfig = `{
-	"loadBalancingConfig": [{"pooly": {"strategy": "peak_ewma"}}],
+	"loadBalancingConfig": [{"pooly": {"strategy": "least_latency"}}],
 	"methodConfig": [{
 		"name": [{"service": "grpc.health.v1.Health"}],
 		"retryPolicy": {

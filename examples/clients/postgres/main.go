@@ -8,7 +8,7 @@
 //
 // It queries what listens there, as the user postgres, with the password of $PGPASSWORD if any:
 //
-//	pg_createcluster 15 one --start -p 5433; pg_createcluster 15 two --start -p 5434
+//	pg_createcluster 15 one --start -p 5433 -- --auth-host=trust; pg_createcluster 15 two --start -p 5434 -- --auth-host=trust
 //	go -C examples/clients run ./postgres 127.0.0.1:5433 127.0.0.1:5434
 package main
 
