@@ -15,6 +15,17 @@ import "math/rand/v2"
 // compares fewer, at least 5. More choices help most if each client has few leases, and cost most
 // if it has many.
 //
+// If hosts tell their load (see [Conn.ReportLoad] and [Prober]), the factor in use + 1 becomes
+//
+//	(1-a) · (in use + 1) + a · (in use + 1 + others + 4) / (1 + mean + 4)
+//
+// Others is how many requests of other clients the host had in flight when it last told its load,
+// and mean is the mean of that over the hosts. a is exp(-age / (4 · latency)), where age is the age
+// of the report. So a report counts most at hosts that change slowly, and an old one counts for
+// nothing. A host that tells nothing is judged as without reports. The latency and the weight are
+// as ever: a host that claims to be idle, and is slow or fails, attracts little traffic.
+// Asking hosts for their load is as in Prequal (see [HotCold]).
+//
 // The weight is 1 for a host that does as well as the others. If a host fails, its weight drops to
 // nearly nothing within a few leases, and failures show no speed. So a host that fails fast
 // attracts no traffic (see [PowerOfTwo] for the formula).
@@ -51,6 +62,10 @@ func (*LeastLatency) NewPicker(arms []Arm) Picker {
 	p.compareReports()
 	return p
 }
+
+// calm is so many requests that a host with fewer of them is hardly faster for it: it works on some
+// at once. Without it, reports do harm where loads are low.
+const calm = 4
 
 type leastLatencyPicker struct {
 	choices int
@@ -95,7 +110,7 @@ func (p *leastLatencyPicker) pickByReports(rng *rand.Rand) int {
 		load := float64(inUse + 1)
 		if w := c.host.report.weight(latency, now); w > 0 {
 			others := float64(c.host.report.others.Load())
-			load += w * ((load+others)/(1+p.others) - load)
+			load += w * ((load+others+calm)/(1+p.others+calm) - load)
 		}
 		return timed(latency, inUse) * load / c.weight
 	})

@@ -48,6 +48,14 @@ func (r *loadReport) isNew(now time.Duration) bool {
 	return at != 0 && now-at < reportEnds
 }
 
+// known returns how many requests of other clients there are, 0 if that is unknown.
+func (r *loadReport) known(now time.Duration) int {
+	if !r.isNew(now) {
+		return 0
+	}
+	return int(r.others.Load())
+}
+
 // weight returns how much a report tells of the load now, in [0, 1]. latency is the host's. In
 // about that time the host has answered the requests that the report counted.
 func (r *loadReport) weight(latency, now time.Duration) float64 {

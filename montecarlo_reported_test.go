@@ -112,7 +112,7 @@ func TestMonteCarloReports(t *testing.T) {
 		for _, clients := range fleets {
 			none := of[clients]["no reports"].ratio.mean()
 			for _, c := range reported[1:] {
-				require.Less(t, of[clients][c.name].ratio.mean(), 1.1*none+0.05, "%s do harm: %d clients at %v", c.name, clients, load)
+				require.Less(t, of[clients][c.name].ratio.mean(), 1.2*none, "%s do harm: %d clients at %v", c.name, clients, load)
 			}
 		}
 	}

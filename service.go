@@ -214,15 +214,16 @@ func (s *Service) stats() ServiceStats {
 	for _, h := range s.order {
 		h.mu.Lock()
 		host := HostStats{
-			Address:   h.address,
-			Score:     h.score.Load(),
-			Trials:    h.trials,
-			Latency:   time.Duration(h.latency.Load()),
-			Ejected:   h.status == ejected,
-			Ejections: h.ejections,
-			Cause:     h.cause,
-			NextProbe: h.nextProbeLocked(),
-			PoolStats: h.statsLocked(),
+			Address:       h.address,
+			Score:         h.score.Load(),
+			Trials:        h.trials,
+			Latency:       time.Duration(h.latency.Load()),
+			OtherRequests: h.report.known(h.clock.now()),
+			Ejected:       h.status == ejected,
+			Ejections:     h.ejections,
+			Cause:         h.cause,
+			NextProbe:     h.nextProbeLocked(),
+			PoolStats:     h.statsLocked(),
 		}
 		h.mu.Unlock()
 		stats.add(host.PoolStats)

@@ -60,6 +60,10 @@ type HostStats struct {
 	// Arm.Latency).
 	Latency time.Duration
 
+	// OtherRequests is how many requests of other clients the host had in flight when it last told
+	// its load (see Conn.ReportLoad and Prober). It is 0 if that is unknown, or older than 10 s.
+	OtherRequests int
+
 	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
 	// failed, or its leases failed more than those of the other hosts (see
 	// ServiceConfig.ConsecutiveFailures).
