@@ -63,9 +63,9 @@ func (*LeastLatency) NewPicker(arms []Arm) Picker {
 	return p
 }
 
-// calm is so many requests that a host with fewer of them is hardly faster for it: it works on some
+// fewInFlight is so many requests that a host with fewer is hardly faster for it: it works on some
 // at once. Without it, reports do harm where loads are low.
-const calm = 4
+const fewInFlight = 4
 
 type leastLatencyPicker struct {
 	choices int
@@ -110,7 +110,7 @@ func (p *leastLatencyPicker) pickByReports(rng *rand.Rand) int {
 		load := float64(inUse + 1)
 		if w := c.host.report.weight(latency, now); w > 0 {
 			others := float64(c.host.report.others.Load())
-			load += w * ((load+others+calm)/(1+p.others+calm) - load)
+			load += w * ((load+others+fewInFlight)/(1+p.others+fewInFlight) - load)
 		}
 		return timed(latency, inUse) * load / c.weight
 	})
