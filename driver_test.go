@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,9 @@ var (
 
 // fakeDriver is a network in memory. Its hosts are up, and connect at once, unless a test says otherwise.
 type fakeDriver struct {
+	probe  func(ctx context.Context, address string) (pooly.Load, error) // set before use
+	probes atomic.Int64
+
 	mu    sync.Mutex
 	hosts map[string]*fakeHost
 	test  func(*fakeConn) error // what TestOnBorrow does besides; nil: nothing

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,21 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// probedHosts is a driver whose hosts tell a load.
-type probedHosts struct {
-	pooly.Driver
-	probe  func(ctx context.Context, address string) (pooly.Load, error)
-	probes atomic.Int64
-}
-
-func (d *probedHosts) Probe(ctx context.Context, address string) (pooly.Load, error) {
+// Probe implements pooly.Prober. It is called only with a ProbeRate.
+func (d *fakeDriver) Probe(ctx context.Context, address string) (pooly.Load, error) {
 	d.probes.Add(1)
 	return d.probe(ctx, address)
-}
-
-func newProbed(probe func(context.Context, string) (pooly.Load, error)) *probedHosts {
-	return &probedHosts{Driver: pooly.DriverOf(
-		func(context.Context, string) (int, error) { return 0, nil }, func(int) error { return nil }), probe: probe}
 }
 
 func TestReportLoadSteersTrafficAway(t *testing.T) {
@@ -36,15 +24,14 @@ func TestReportLoadSteersTrafficAway(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newTraffic(t, pooly.ServiceConfig{
 				BanditStrategy: pooly.NewLeastLatency(),
-				PoolConfig: pooly.PoolConfig{Driver: newProbed(
-					func(_ context.Context, address string) (pooly.Load, error) {
-						if address == "0" {
-							return pooly.Load{InFlight: crowded}, nil
-						}
-						return pooly.Load{}, nil
-					})},
-				ProbeRate: 3,
+				ProbeRate:      3,
 			}, 5, 5, 5*time.Millisecond)
+			w.service.Driver().(*fakeDriver).probe = func(_ context.Context, address string) (pooly.Load, error) {
+				if address == "0" {
+					return pooly.Load{InFlight: crowded}, nil
+				}
+				return pooly.Load{InFlight: 1}, nil
+			}
 			w.reply = func(int, time.Duration, *rand.Rand) reply {
 				return reply{20 * time.Millisecond, nil, pooly.HostUp}
 			}
@@ -70,17 +57,16 @@ func TestAHostThatClaimsToBeIdleAttractsNoTraffic(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newTraffic(t, pooly.ServiceConfig{
-					BanditStrategy: pooly.NewLeastLatency(),
-					PoolConfig: pooly.PoolConfig{Driver: newProbed(
-						func(_ context.Context, address string) (pooly.Load, error) {
-							if address == "0" {
-								return pooly.Load{}, nil
-							}
-							return pooly.Load{InFlight: 10}, nil
-						})},
+					BanditStrategy:      pooly.NewLeastLatency(),
 					ProbeRate:           3,
 					ConsecutiveFailures: -1,
 				}, 10, 20, 5*time.Millisecond)
+				w.service.Driver().(*fakeDriver).probe = func(_ context.Context, address string) (pooly.Load, error) {
+					if address == "0" {
+						return pooly.Load{}, nil
+					}
+					return pooly.Load{InFlight: 10}, nil
+				}
 				w.reply = func(host int, at time.Duration, _ *rand.Rand) reply {
 					if host == 0 && at > 10*time.Second {
 						return lies
@@ -101,13 +87,11 @@ const fastFail = 500 * time.Microsecond
 // All probes hang: each host has one at a time, calls wait only for the first, and none fails.
 func TestProbesThatHangAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newProbed(func(ctx context.Context, _ string) (pooly.Load, error) {
+		s, d := newService(t, pooly.ServiceConfig{ProbeRate: 16, ProbeWait: 5 * time.Millisecond}, "a", "b", "c")
+		d.probe = func(ctx context.Context, _ string) (pooly.Load, error) {
 			<-ctx.Done()
 			return pooly.Load{}, ctx.Err()
-		})
-		s, _ := newService(t, pooly.ServiceConfig{
-			PoolConfig: pooly.PoolConfig{Driver: d}, ProbeRate: 16, ProbeWait: 5 * time.Millisecond,
-		}, "a", "b", "c")
+		}
 		call := func() time.Duration {
 			began := time.Now()
 			require.NoError(t, s.Do(t.Context(), func(*pooly.Conn) error { return nil }))
@@ -130,10 +114,13 @@ func TestProbesThatHangAreBounded(t *testing.T) {
 
 func TestProbesAreAShareOfCallsAndHarmless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
-		d := newProbed(nil)
+		addresses := make([]string, 20)
+		for i := range addresses {
+			addresses[i] = strconv.Itoa(i)
+		}
+		s, d := newService(t, pooly.ServiceConfig{ProbeRate: 0.5}, addresses...)
 		d.probe = func(_ context.Context, _ string) (pooly.Load, error) {
-			switch n++; n % 3 {
+			switch d.probes.Load() % 3 {
 			case 0:
 				panic("by the test")
 			case 1:
@@ -141,12 +128,6 @@ func TestProbesAreAShareOfCallsAndHarmless(t *testing.T) {
 			}
 			return pooly.Load{InFlight: -1}, nil
 		}
-		addresses := make([]string, 20)
-		for i := range addresses {
-			addresses[i] = strconv.Itoa(i)
-		}
-		s, _ := newService(t, pooly.ServiceConfig{
-			PoolConfig: pooly.PoolConfig{Driver: d}, ProbeRate: 0.5}, addresses...)
 		for range 1000 {
 			require.NoError(t, s.Do(t.Context(), func(*pooly.Conn) error { return nil }))
 			time.Sleep(20 * time.Millisecond)
@@ -162,7 +143,7 @@ func TestProbesAreAShareOfCallsAndHarmless(t *testing.T) {
 
 func TestReportLoadCountsOtherClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := newService(t, pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: newProbed(nil)}}, "a")
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
 		one, err := s.GetConn()
 		require.NoError(t, err)
 		two, err := s.GetConn()
