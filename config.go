@@ -329,6 +329,9 @@ func (c PoolConfig) withDefaults() PoolConfig {
 // context, before the place becomes free.
 const closeGrace = time.Second
 
+// mostProbes bounds ProbeRate. So many hosts can be drawn without an allocation.
+const mostProbes = 16
+
 // mostConns stands for any larger MaxConns, so that sums with it do not overflow.
 const mostConns = 1 << 30
 

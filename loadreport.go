@@ -94,3 +94,22 @@ func (h *host) reported(l Load) {
 	own := h.load.Load() - h.line.length.Load()
 	h.report.set(l, int(own), h.clock.now())
 }
+
+// probeEvery is the pause after each probe of a host.
+const probeEvery = 10 * time.Millisecond
+
+// probing bounds the probes of one host: one at a time, and a pause after each. The zero value is
+// ready for use.
+type probing struct {
+	next atomic.Int64 // when the next may begin, by the pool's clock
+}
+
+// begin reports whether a probe may begin, and has it begin then.
+func (p *probing) begin(now time.Duration) bool {
+	next := p.next.Load()
+	return time.Duration(next) <= now && p.next.CompareAndSwap(next, int64(forever))
+}
+
+func (p *probing) end(now time.Duration) {
+	p.next.Store(int64(now + probeEvery))
+}

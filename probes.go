@@ -2,7 +2,6 @@ package pooly
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/3XX0/pooly/internal/sample"
@@ -21,12 +20,8 @@ type Prober interface {
 	Probe(ctx context.Context, address string) (Load, error)
 }
 
-// Bounds of probes.
-const (
-	mostProbes   = sample.BufferSize // of one GetConn
-	probeEvery   = 10 * time.Millisecond
-	probeTimeout = time.Second
-)
+// probeTimeout bounds each probe.
+const probeTimeout = time.Second
 
 // probes asks hosts for their load: those that are drawn at random for each GetConn. So there are no
 // probes while the service is idle.
@@ -98,20 +93,4 @@ func (p *probes) probe(h *host) {
 	if l, err := p.prober.Probe(ctx, h.address); err == nil && l.validate() == nil {
 		h.reported(l)
 	}
-}
-
-// probing bounds the probes of one host: one at a time, and a pause after each. The zero value is
-// ready for use.
-type probing struct {
-	next atomic.Int64 // when the next may begin, by the pool's clock
-}
-
-// begin reports whether a probe may begin, and has it begin then.
-func (p *probing) begin(now time.Duration) bool {
-	next := p.next.Load()
-	return time.Duration(next) <= now && p.next.CompareAndSwap(next, int64(forever))
-}
-
-func (p *probing) end(now time.Duration) {
-	p.next.Store(int64(now + probeEvery))
 }

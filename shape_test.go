@@ -47,7 +47,7 @@ var layers = []layer{
 	}},
 	{"the service: one type, whose parts use each other", []string{
 		"snapshot.go", "refresh.go", "hosts.go", "subset.go", "rounds.go", "acquire.go",
-		"diagnose.go", "probes.go", "metrics.go", "insight.go", "resolver.go", "service.go",
+		"diagnose.go", "probes.go", "relativescore.go", "metrics.go", "insight.go", "resolver.go", "service.go",
 	}},
 	{"what protocols build on", []string{"lease.go"}},
 	{"ways to use a service", []string{"do.go", "race.go", "dialcontext.go", "outdated.go"}},
