@@ -68,7 +68,7 @@ var (
 	mostReached = reached{functions: 193, structs: 45, fields: 330, files: 43}
 
 	// Of this, what runs in the caller's goroutine.
-	mostCalled = reached{functions: 85, structs: 32, fields: 192, files: 30}
+	mostCalled = reached{functions: 85, structs: 32, fields: 192, files: 31}
 )
 
 type reached struct{ functions, structs, fields, files int }
