@@ -65,6 +65,6 @@ func (h *host) checkUnused(now time.Duration) {
 		h.idle.remove(coldest)
 		h.settleLocked()
 		go h.destroy(coldest, forSurplus) // without the lock
-		h.checkAt = now // there will be room at the next look
+		h.checkAt = now                   // there will be room at the next look
 	}
 }

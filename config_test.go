@@ -118,6 +118,7 @@ func TestGreatestDurationsMeanNoLimit(t *testing.T) {
 		"GetAttempts":          {GetAttempts: math.MaxInt},
 		"ConsecutiveFailures":  {ConsecutiveFailures: math.MaxInt},
 		"MaxHosts":             {MaxHosts: math.MaxInt},
+		"ProbeWait":            {ProbeWait: never},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ type fakeDriver struct {
 	*pooly.NetDriver
 	net  *poolytest.Net
 	test func(*fakeConn) error // what TestOnBorrow does besides; nil: nothing
+
+	probe  func(ctx context.Context, address string) (pooly.Load, error) // set before use
+	probes atomic.Int64
 
 	mu    sync.Mutex
 	hosts map[string]*fakeHost

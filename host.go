@@ -22,10 +22,12 @@ type host struct {
 	window  decay.Window  // guarded by Pool.mu
 	cluster *cluster      // immutable
 	Pool
-	health              // guarded by Pool.mu
-	curve  loadCurve    // written under Pool.mu
-	recent decay.Recent // guarded by Pool.mu; as of the last refresh
-	learnt decay.Learnt // the same
+	health               // guarded by Pool.mu
+	curve   loadCurve    // written under Pool.mu
+	recent  decay.Recent // guarded by Pool.mu; as of the last refresh
+	learnt  decay.Learnt // the same
+	report  loadReport
+	probing probing
 
 	checkAt     time.Duration // guarded by Pool.mu; when the host is checked if nobody uses it; 0: unknown
 	checkedGets uint64        // guarded by Pool.mu; gets when checkAt was set

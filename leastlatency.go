@@ -15,6 +15,17 @@ import "math/rand/v2"
 // compares fewer, at least 5. More choices help most if each client has few leases, and cost most
 // if it has many.
 //
+// If hosts tell their load (see [Conn.ReportLoad] and [Prober]), the factor in use + 1 becomes
+//
+//	(1-a) · (in use + 1) + a · (in use + 1 + others + 4) / (1 + mean + 4)
+//
+// Others is how many requests of other clients the host had in flight when it last told its load,
+// and mean is the mean of that over the hosts. a is exp(-age / (4 · latency)), where age is the age
+// of the report. So a report counts most at hosts that change slowly, and an old one counts for
+// nothing. A host that tells nothing is judged as without reports. The latency and the weight are
+// as ever: a host that claims to be idle, and is slow or fails, attracts little traffic.
+// Asking hosts for their load is as in Prequal (see [HotCold]).
+//
 // The weight is 1 for a host that does as well as the others. If a host fails, its weight drops to
 // nearly nothing within a few leases, and failures show no speed. So a host that fails fast
 // attracts no traffic (see [PowerOfTwo] for the formula).
@@ -48,15 +59,39 @@ func (*LeastLatency) NewPicker(arms []Arm) Picker {
 			p.choices = int(max(fewestChoices, min(mostChoices, comparisonsPerSecond/rate)))
 		}
 	}
+	p.compareReports()
 	return p
 }
+
+// fewInFlight is so many requests that a host with fewer is hardly faster for it: it works on some
+// at once. Without it, reports do harm where loads are low.
+const fewInFlight = 4
 
 type leastLatencyPicker struct {
 	choices int
 	hosts   []candidate
+	reports bool    // some hosts have told their load of late
+	others  float64 // the mean of what they told, of other clients
+}
+
+// compareReports finds out what is usual among the hosts' reports.
+func (p *leastLatencyPicker) compareReports() {
+	n, sum := 0, 0.0
+	for _, c := range p.hosts {
+		if c.host != nil && c.host.report.isNew(c.host.clock.now()) {
+			n++
+			sum += float64(c.host.report.others.Load())
+		}
+	}
+	if n > 0 {
+		p.reports, p.others = true, sum/float64(n)
+	}
 }
 
 func (p *leastLatencyPicker) Pick(rng *rand.Rand) int {
+	if p.reports {
+		return p.pickByReports(rng)
+	}
 	return leastOf(rng, len(p.hosts), p.choices, p.cost)
 }
 
@@ -64,4 +99,19 @@ func (p *leastLatencyPicker) cost(i int) float64 {
 	c := p.hosts[i]
 	inUse := c.inUse()
 	return timed(c.meanLatency(), inUse) * float64(inUse+1) / c.weight
+}
+
+// pickByReports is Pick if hosts have told their load.
+func (p *leastLatencyPicker) pickByReports(rng *rand.Rand) int {
+	now := p.hosts[0].host.clock.now()
+	return leastOf(rng, len(p.hosts), p.choices, func(i int) float64 {
+		c := p.hosts[i]
+		inUse, latency := c.inUse(), c.meanLatency()
+		load := float64(inUse + 1)
+		if w := c.host.report.weight(latency, now); w > 0 {
+			others := float64(c.host.report.others.Load())
+			load += w * ((load+others+fewInFlight)/(1+p.others+fewInFlight) - load)
+		}
+		return timed(latency, inUse) * load / c.weight
+	})
 }

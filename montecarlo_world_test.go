@@ -25,6 +25,7 @@ type world struct {
 	hostsDescription
 	clients []*pooly.Service
 	scored  bool
+	reports reporting     // how hosts tell their load
 	target  time.Duration // what latencies are scored against
 	began   time.Time
 	calls   sync.WaitGroup
@@ -62,14 +63,21 @@ func playWorld(t *testing.T, d hostsDescription, c contender, tr *trace, length 
 	w := &world{
 		hostsDescription: d,
 		scored:           c.scored,
+		reports:          reportingOf(c),
 		target:           time.Duration(targetOfWork * float64(d.work())),
 		hosts:            make([]worldHost, d.Hosts),
 		latencies:        latencies{deadline: d.Deadline.duration()},
 	}
+	driver := pooly.Driver(memoryDriver{})
+	if w.reports.probes > 0 {
+		driver = probedDriver{world: w}
+	}
 	for client := range d.Clients {
 		s := pooly.NewService("simulated", &pooly.ServiceConfig{
-			PoolConfig:     pooly.PoolConfig{Driver: memoryDriver{}, MaxConns: d.MaxConns},
-			BanditStrategy: c.make(),
+			PoolConfig:     pooly.PoolConfig{Driver: driver, MaxConns: d.MaxConns},
+			ProbeRate:      w.reports.probes,
+			ProbeWait:      w.reports.wait,
+			BanditStrategy: reportingOf(c).Bandit,
 			Logger:         slog.New(slog.DiscardHandler),
 		})
 		own := seed<<20 + uint64(client)
@@ -118,6 +126,11 @@ func (w *world) call(a arrival) error {
 	return w.clients[a.client].Do(ctx, func(c *pooly.Conn) error {
 		began := time.Now()
 		err := w.request(ctx, c.Interface().(int), &request{arrival: a, done: make(chan error, 1)})
+		if w.reports.inReplies && err == nil {
+			l := w.loadOf(c.Interface().(int))
+			l.InFlight++ // itself
+			_ = c.ReportLoad(l)
+		}
 		if w.scored && err == nil {
 			return c.Release(nil, pooly.LatencyScore(time.Since(began), w.target))
 		}

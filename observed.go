@@ -7,8 +7,11 @@ import (
 
 // How a service tells its Observer of calls and leases. statsd's timings are an Observer, too.
 
-// leaseWatched is lease for a service with an Observer of leases or a leakFinder.
+// leaseWatched is lease for a service with an Observer of leases, a leakFinder or probes.
 func (s *Service) leaseWatched(ctx context.Context, whole bool) (*Conn, error) {
+	if s.probes != nil {
+		s.probes.ask(ctx)
+	}
 	called := s.sample()
 	c, err := s.get(ctx, whole)
 	if err != nil {

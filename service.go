@@ -21,7 +21,7 @@ type Service struct {
 	cluster                // name, config, group and more
 	metrics  *metrics      // immutable; nil if there is no statsd server
 	observed bool          // immutable; the Observer or statsd wants to know of leases
-	watched  bool          // immutable; observed, or leases are watched for leaks
+	watched  bool          // immutable; observed, or there are probes or a leakFinder
 	strategy string        // immutable; the name of the strategy
 	done     chan struct{} // closed by Close
 
@@ -31,6 +31,7 @@ type Service struct {
 	tasks       tasks // background goroutines that call plug-ins
 	getFailures atomic.Uint64
 	diagnosis   diagnosis
+	probes      *probes // immutable; nil if there are none
 
 	// guards the fields below; taken before Pool.mu; never held while calling plug-ins
 	mu           mutex
@@ -87,6 +88,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 	s.outliers.cluster = &s.cluster
 	startReaper(s.group, s.eachPool)
 	s.startChecks()
+	s.probes = newProbes(s)
 	s.leaks = newLeakFinder(s.group, s.log.With("service", name), s.everyPool)
 	s.observer.service, s.observer.log = s.name, s.log
 	var timings *Observer
@@ -96,7 +98,7 @@ func NewService(name string, config *ServiceConfig) *Service {
 	}
 	s.observer.Observer = *JoinObservers(s.config.Observer, timings)
 	s.observed = s.observer.leases()
-	s.watched = s.observed || s.leaks != nil
+	s.watched = s.observed || s.leaks != nil || s.probes != nil
 	return s
 }
 
@@ -223,15 +225,16 @@ func (s *Service) stats() ServiceStats {
 	for _, h := range s.order {
 		h.mu.Lock()
 		host := HostStats{
-			Address:   h.address,
-			Score:     h.score.Load(),
-			Trials:    h.trials,
-			Latency:   time.Duration(h.latency.Load()),
-			Ejected:   h.status == ejected,
-			Ejections: h.ejections,
-			Cause:     h.cause,
-			NextProbe: h.nextProbeLocked(),
-			PoolStats: h.statsLocked(),
+			Address:       h.address,
+			Score:         h.score.Load(),
+			Trials:        h.trials,
+			Latency:       time.Duration(h.latency.Load()),
+			OtherRequests: h.report.known(h.clock.now()),
+			Ejected:       h.status == ejected,
+			Ejections:     h.ejections,
+			Cause:         h.cause,
+			NextProbe:     h.nextProbeLocked(),
+			PoolStats:     h.statsLocked(),
 		}
 		h.mu.Unlock()
 		stats.add(host.PoolStats)

@@ -145,6 +145,9 @@ type HostStats struct {
 	// Draining says that the host is drained (see Service.Drain). It is empty once Open and Dialing
 	// are 0. The score is then 0, and the counters are those of the connections that are left.
 	Draining bool
+	// OtherRequests is how many requests of other clients the host had in flight when it last told
+	// its load (see Conn.ReportLoad and Prober). It is 0 if that is unknown, or older than 10 s.
+	OtherRequests int
 
 	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
 	// failed, or its leases failed more than those of the other hosts (see

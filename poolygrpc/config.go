@@ -25,6 +25,7 @@ type options struct {
 	Exploration float64 `json:"exploration"`
 
 	LatencyTarget duration     `json:"latencyTarget"`
+	LoadMetric    string       `json:"loadMetric"`
 	FailureCodes  []codes.Code `json:"failureCodes"`
 
 	MaxRequests         int      `json:"maxRequests"`

@@ -25,6 +25,9 @@
 //   - exploration: of ucb. Default 0.5.
 //   - latencyTarget: rates an RPC by its latency, 0.5 at the target (pooly.LatencyScore). It is for
 //     strategies that go by scores. Default none: an answer rates 1.
+//   - loadMetric: the named metric of ORCA's per-RPC reports in which servers tell how many RPCs they
+//     have in flight, the answered one included (see pooly.Conn.ReportLoad). Servers report with
+//     orca.CallMetricsServerOption. It is for least_latency. Default none.
 //   - failureCodes: the status codes that count as failures. Default: UNKNOWN, DEADLINE_EXCEEDED,
 //     RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
 //   - maxRequests: RPCs in flight per server. Default: no limit.

@@ -16,6 +16,7 @@ import (
 type judge struct {
 	failures [17]bool // by code
 	target   time.Duration
+	metric   string // of the server's load; "": none
 }
 
 // rpc is one RPC, from Pick to Done.
@@ -32,6 +33,11 @@ func (j *judge) done(r rpc, info balancer.DoneInfo) {
 		code = status.Code(info.Err)
 	}
 	elapsed := time.Since(r.began)
+	if j.metric != "" {
+		if l, ok := loadIn(info, j.metric); ok {
+			_ = r.lease.ReportLoad(l)
+		}
+	}
 	switch {
 	case code == codes.Canceled, !info.BytesSent && !info.BytesReceived:
 		_ = r.lease.End()

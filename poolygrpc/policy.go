@@ -153,8 +153,9 @@ func (p *policy) newBalance(config *lbConfig) (*balance, error) {
 	b := &balance{
 		service:   pooly.NewService(p.target, service),
 		endpoints: shares,
-		judge:     judge{config.options.failures(), time.Duration(config.options.LatencyTarget)},
-		parking:   &p.parking,
+		judge: judge{config.options.failures(), time.Duration(config.options.LatencyTarget),
+			config.options.LoadMetric},
+		parking: &p.parking,
 	}
 	if p.builder.Started != nil {
 		p.builder.Started(b.service)

@@ -16,6 +16,13 @@ type Options struct {
 	// (see Transport). It is called concurrently. Default: Score(0).
 	Score func(Exchange) float64
 
+	// LoadMetric is the named metric in which servers tell how many requests they have in flight,
+	// such as InFlightMetric. The transport reads it from the header endpoint-load-metrics of each
+	// answer, in ORCA's text or JSON format, and tells pooly (see pooly.Conn.ReportLoad). The
+	// number must include the answered request. Other metrics, such as utilization, do not count.
+	// Default "": the header is not read.
+	LoadMetric string
+
 	// Hosts are more hosts whose URLs belong to the service, such as "api.example.com" or
 	// "api.example.com:8080".
 	Hosts []string

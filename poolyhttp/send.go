@@ -147,6 +147,7 @@ func (x *exchange) answer(req *http.Request, resp *http.Response) {
 	if x.conn.losses.Load() != 0 {
 		x.conn.losses.Store(0)
 	}
+	x.reportLoad(resp.Header)
 	e := Exchange{Request: req, Response: resp, Elapsed: x.elapsed}
 	x.outcome, x.rates = x.transport.outcome(e)
 	upgraded, writes := resp.Body.(io.ReadWriteCloser)

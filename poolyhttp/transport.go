@@ -73,6 +73,8 @@ type Transport struct {
 	fallback http.RoundTripper
 	hedge    *hedge // nil: no hedging
 
+	loadMetric string // "": not read
+
 	retryStatuses []int
 	maxRetryAfter time.Duration
 }
@@ -107,6 +109,8 @@ func NewTransport(service *pooly.Service, options *Options) *Transport {
 		score:    options.Score,
 		hosts:    make(map[string]bool),
 		fallback: options.Fallback,
+
+		loadMetric: options.LoadMetric,
 
 		retryStatuses: slices.Clone(options.RetryStatuses),
 		maxRetryAfter: options.MaxRetryAfter,
