@@ -182,6 +182,20 @@ type zonePicker struct {
 
 func (p zonePicker) Pick(rng *rand.Rand) int { return p.index[p.Picker.Pick(rng)] } // math/rand/v2
 
+var (
+	setTenant func(ctx context.Context, c *pooly.Conn, tenant string) error
+	tenantOf  func(context.Context) string
+)
+
+func tenants() pooly.Hooks {
+	hooks := pooly.Hooks{ // of PoolConfig
+		PrepareConn: func(ctx context.Context, c *pooly.Conn) (bool, error) {
+			return true, setTenant(ctx, c, tenantOf(ctx))
+		},
+	}
+	return hooks
+}
+
 type driver struct{ pooly.Driver }
 
 func (d driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) {
@@ -234,7 +248,7 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{pinging, do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
+	_ = []any{tenants, pinging, do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
 	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: zone{Bandit: best{}}}
 )
 
