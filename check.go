@@ -40,18 +40,19 @@ func (s *Service) checkHosts() {
 	}
 }
 
-// checkUnused checks the host if it is up and was not used for CheckInterval.
+// checkUnused checks the host if it is up, and neither was used nor dialled for CheckInterval.
 func (h *host) checkUnused(now time.Duration) {
 	h.mu.Lock()
 	defer h.unlock()
-	used := h.checkAt == 0 || h.gets != h.checkedGets || h.load.Load() > 0
+	uses := h.gets + h.dials // a dial, such as for MinIdle, checks the host too
+	used := h.checkAt == 0 || uses != h.checkedUses || h.load.Load() > 0 || h.dialing > 0
 	if !used && now < h.checkAt || h.closed {
 		return
 	}
 	interval := h.cluster.config.CheckInterval
 	jitter := time.Duration(checkJitter * h.cluster.rng.Float64() * float64(interval))
 	h.checkAt = later(now, later(interval, jitter))
-	h.checkedGets = h.gets
+	h.checkedUses = uses
 	if used || h.status == ejected {
 		return
 	}
@@ -59,7 +60,7 @@ func (h *host) checkUnused(now time.Duration) {
 	case h.pinger != nil && coldest != nil:
 		h.borrowLocked(coldest)
 		go h.checkIdle(coldest)
-	case h.dialing == 0 && h.mayDialLocked():
+	case h.mayDialLocked():
 		h.startDialLocked(&dial{check: true})
 	case h.open-h.apart >= h.most() && coldest != nil:
 		h.idle.remove(coldest)

@@ -84,6 +84,22 @@ func TestChecksLeaveAsManyConnectionsAsThereWere(t *testing.T) {
 	}
 }
 
+// MinIdle dials again what a check of a full host has closed. That dial checks the host, too.
+func TestChecksOfAFullHostWithMinIdleDoNotChurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			CheckInterval: 10 * checked, PoolConfig: pooly.PoolConfig{MaxConns: 5, MinIdle: 5},
+		}, "a")
+		time.Sleep(time.Minute)
+		before := d.host("a").dials
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.InDelta(t, 36, d.host("a").dials-before, 4)
+		require.InDelta(t, 5, s.Stats().Idle, 1)
+		require.LessOrEqual(t, d.host("a").peak, 5)
+	})
+}
+
 func TestHostsAreNotCheckedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, d := newService(t, pooly.ServiceConfig{CheckInterval: 100 * time.Second})

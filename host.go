@@ -30,7 +30,7 @@ type host struct {
 	probing probing
 
 	checkAt     time.Duration // guarded by Pool.mu; when the host is checked if nobody uses it; 0: unknown
-	checkedGets uint64        // guarded by Pool.mu; gets when checkAt was set
+	checkedUses uint64        // guarded by Pool.mu; leases and dials when checkAt was set
 
 	answered atomic.Uint64 // what cluster.answers was when it last answered a client of DialContext
 }

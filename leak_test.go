@@ -90,6 +90,32 @@ func TestLeakIsLoggedOnceWithItsStackAndWhenItComesBack(t *testing.T) {
 	})
 }
 
+// AfterRelease is part of the lease, so a slow one is reported. Its connection is idle afterwards.
+func TestSlowAfterReleaseIsNoLostLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config, book := leaky(time.Minute)
+		config.MaxConns = 1
+		config.Hooks.AfterRelease = func(*pooly.Conn) bool {
+			time.Sleep(time.Hour)
+			return true
+		}
+		s, d := newService(t, config, "a")
+		c := get(t, s)
+		time.Sleep(2 * time.Minute)
+		release(t, c)
+		synctest.Wait()
+		require.Zero(t, s.Stats().InUse)
+		require.Equal(t, 1, s.Stats().Idle)
+		require.Zero(t, s.Stats().Leaked)
+		lines := book.take()
+		require.Contains(t, lines[0], leakMessage+"for=1m")
+		require.Contains(t, lines[len(lines)-1], backMessage)
+
+		release(t, get(t, s))
+		require.Equal(t, 1, d.host("a").dials)
+	})
+}
+
 // The sample may have left out a lease. Then the log says so, and the next leaks have their stacks.
 func TestLeakWithoutAStackIsFoundAndLaterOnesHaveThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"runtime/trace"
+	runtimetrace "runtime/trace"
 	"slices"
 	"strings"
 	"sync"
@@ -535,7 +535,7 @@ func TestObserverAgreesWithStats(t *testing.T) {
 
 // TestWaitsAreRegionsOfATrace needs no parser: the region's name is in the trace's table of strings.
 func TestWaitsAreRegionsOfATrace(t *testing.T) {
-	if trace.IsEnabled() {
+	if runtimetrace.IsEnabled() {
 		t.Skip("the tests are being traced")
 	}
 	traced := func(f func(*pooly.Service)) bool {
@@ -546,9 +546,9 @@ func TestWaitsAreRegionsOfATrace(t *testing.T) {
 		s.Add("a")
 		release(t, get(t, s)) // untraced, so that a connection is idle
 		var b bytes.Buffer
-		require.NoError(t, trace.Start(&b))
+		require.NoError(t, runtimetrace.Start(&b))
 		f(s)
-		trace.Stop()
+		runtimetrace.Stop()
 		return bytes.Contains(b.Bytes(), []byte("pooly.wait"))
 	}
 	require.False(t, traced(func(s *pooly.Service) { release(t, get(t, s)) }), "it does not wait")

@@ -183,6 +183,9 @@ func (p *Pool) endLease(l *Conn, o outcome) error {
 	logBack := p.unwatchLocked(l)
 	if p.config.Hooks.AfterRelease != nil {
 		l = p.afterReleaseLocked(l, o)
+		if back := p.unwatchLocked(l); back != nil { // the hook has taken longer than LeakTimeout
+			logBack = back
+		}
 	}
 	if c.lease != l {
 		p.unlock()
