@@ -281,7 +281,7 @@ func ExampleObserver() {
 			},
 		},
 	})
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	s.Add(address)
 	for range 2 { // the first call waits for a dial
 		c, err := s.GetConn()

@@ -46,7 +46,7 @@ func ExampleHistograms() {
 	orders := pooly.NewService("orders", &pooly.ServiceConfig{
 		Observer: pooly.JoinObservers(spans, histograms),
 	})
-	defer orders.Close()
+	defer func() { _ = orders.Close() }()
 	fmt.Println(orders.Name(), "is observed")
 	// Output: orders is observed
 }

@@ -42,7 +42,7 @@ func ExampleNewHistograms() {
 	observer := histograms.Observer()
 	observer.LeaseSampleRate = 0.1 // of a tenth of the leases
 	orders := pooly.NewService("orders", &pooly.ServiceConfig{Observer: observer})
-	defer orders.Close()
+	defer func() { _ = orders.Close() }()
 	fmt.Println(orders.Name(), "is observed")
 	// Output: orders is observed
 }
