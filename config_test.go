@@ -171,7 +171,7 @@ func TestGreatestDurationsMeanNoLimitForAPoolAlone(t *testing.T) {
 		const never = math.MaxInt64
 		p, d := newPool(t, pooly.PoolConfig{
 			DialTimeout: never, ConnIdleTimeout: never, MaxConnLifetime: never, WaitTimeout: never, TestTimeout: never,
-			RetryDelay: never, MaxConns: math.MaxInt, ConnRetries: math.MaxInt,
+			RetryDelay: never, KeepAlive: never, MaxConns: math.MaxInt, ConnRetries: math.MaxInt,
 		})
 		d.slow("a", time.Minute)
 		for range 10 {
