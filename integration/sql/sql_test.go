@@ -261,6 +261,14 @@ func TestCompare(t *testing.T) {
 					time.Sleep(3 * time.Second)
 					load(ask, 500, nil)
 					restarted := load(ask, 3000, nil)
+					returned := restarted.share(servers[0])
+					for range 60 { // NewLeastLatency tries a host that looks slow again within a minute
+						if !c.chief || returned > 0 {
+							break
+						}
+						time.Sleep(time.Second)
+						returned = load(ask, 500, nil).share(servers[0])
+					}
 					ask = c.open(t)
 					load(ask, 500, nil)
 					underLoad := load(ask, 3000, servers[0].kill)
@@ -275,7 +283,7 @@ func TestCompare(t *testing.T) {
 					require.Zero(t, calm.failed, "%v", calm.cause)
 					require.Zero(t, afterKill.failed, "%v", afterKill.cause)
 					require.LessOrEqual(t, underLoad.failed, workers, "only what was in flight: %v", underLoad.cause)
-					require.Positive(t, restarted.share(servers[0]))
+					require.Positive(t, returned)
 					if strings.Contains(c.name, "round-robin") {
 						require.InDelta(t, 100./3, calm.share(servers[2]), 1)
 						require.InDelta(t, 100./3, restarted.share(servers[0]), 5)
