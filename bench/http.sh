@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures poolyhttp beside http.Transport and writes the table of HTTP in ../docs/PERFORMANCE.md. About five
+# Measures poolyhttp beside http.Transport and writes the table in HTTP.md. About five
 # minutes; on an otherwise idle machine, please.
 #
 #   COUNT=5 TURNS=100 bench/http.sh
@@ -16,4 +16,4 @@ for ((pass = 1; pass <= count; pass++)); do
 	echo "pass $pass of $count" >&2
 	"$scratch/bench" -test.run '^$' -test.bench '^BenchmarkHTTP$' -test.benchtime "${turns}x" >>"$scratch/raw.txt"
 done
-go run ./cmd/report -raw "$scratch/raw.txt" -how "COUNT=$count TURNS=$turns bench/http.sh" -http ../docs/PERFORMANCE.md
+go run ./cmd/report -raw "$scratch/raw.txt" -how "COUNT=$count TURNS=$turns bench/http.sh" -http HTTP.md

@@ -6,7 +6,7 @@
 //
 // bench/http.sh has it write the table of HTTP:
 //
-//	report -raw raw.txt -how "bench/http.sh" -http ../docs/PERFORMANCE.md
+//	report -raw raw.txt -how "bench/http.sh" -http HTTP.md
 package main
 
 import (
