@@ -120,13 +120,13 @@ func (a Arm) InUse() int {
 // once. Shorter leases pull it down with a time constant of 10 s, and so does time itself while the
 // service is in use. It is 0 before the first timed lease ended, and in an Arm made by hand.
 //
-// A lease rated below half of what is usual shows no speed: it counts as a usual one at least.
-// Until the next refresh, or until a lease of the host ends well, Latency is then ten times as
-// long.
+// A lease rated below half of the usual score shows no speed: it counts as at least as long as a
+// usual lease. Latency is then ten times as high, until the scores are computed next or a lease of
+// the host ends well.
 //
-// The first call makes the service time its leases from then on, which costs two clock readings per
-// lease, or one in 16 if there are more than 50,000 a second. A strategy that does not call it does
-// not pay.
+// The first call makes the service time its leases from then on. That costs two clock readings per
+// lease. If there are more than 50,000 leases a second, one in 16 is timed. A strategy that does
+// not call Latency does not pay.
 func (a Arm) Latency() time.Duration {
 	if a.host == nil {
 		return 0
@@ -139,8 +139,8 @@ func (a Arm) Latency() time.Duration {
 // are in use: base + slope · (in use + 1), a line fitted by least squares to the leases that ended
 // lately. It is 0 before the first timed lease ended, and in an Arm made by hand.
 //
-// The first call makes the service time its leases, as Latency does, and fit the line to each of
-// them from then on. A call costs what InUse and Latency cost together.
+// From the first call on, the service times its leases, as for Latency, and fits the line to them.
+// A call costs as much as InUse and Latency together.
 func (a Arm) ExpectedLatency() time.Duration {
 	if a.host == nil {
 		return 0

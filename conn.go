@@ -83,11 +83,12 @@ func Value[T any](c *Conn) T {
 	return c.Interface().(T)
 }
 
-// NetConn returns the connection as a net.Conn. If it is none, but has a method NetConn() net.Conn,
-// NetConn returns what that returns. Otherwise it returns nil.
+// NetConn returns the connection as a net.Conn. If the connection is not a net.Conn but has a
+// method NetConn() net.Conn, the result is what that method returns. Otherwise it is nil.
 //
 // Closing it directly does no harm. But Release must be called all the same, with the error that
-// led to it: the pool does not see the close, and keeps the connection's place until then.
+// led to the close. The pool does not see the close, and until Release the connection counts in
+// MaxConns.
 func (c *Conn) NetConn() net.Conn {
 	return asNetConn(c.Interface())
 }
@@ -135,7 +136,7 @@ func (c *Conn) Address() string {
 // a host that answers each request with an error at once must not look like the best. A lower score
 // counts as it is. A Pool used alone keeps no score.
 //
-// The connection is given back even if Release returns an error. That is one of:
+// The connection is given back even if Release returns an error. The error is one of:
 //   - ErrConnReleased: the lease had ended before; nothing is touched;
 //   - ErrPoolClosed: Close has closed the connection;
 //   - ErrInvalidArg: score is not in [0, 1], so nothing is rated; or the outcome is of another

@@ -32,48 +32,50 @@ import (
 // connection must be a net.Conn, as NetDriver's is.
 //
 // There is no limit of connections, since the client has its own. If MaxConns is set, it is a limit
-// per host. A call fails at once with ErrOverloaded if all hosts that are up have reached it, and
-// the client would have to wait.
+// per host. A call that would have to wait, because all hosts that are up have reached the limit,
+// fails at once with ErrOverloaded.
 //
 // The host is rated while the connection lives, and not only at its end, which may be hours away:
 //   - HostUp whenever bytes come after a write, since they are an answer. Also for the first bytes
 //     of a server that speaks first.
 //   - HostDown if a write fails. Also if a read fails, times out or finds the end of the stream
-//     while an answer is due. This counts against the host's health, and the connection rates the
-//     host no more. A deadline set in the past is how clients interrupt themselves, and rates
-//     nothing.
+//     while an answer is due. This counts against the host's health, and from then on the
+//     connection does not rate the host. A deadline in the past rates nothing: clients set it to
+//     interrupt themselves.
 //   - HostDown if the client closes the connection after it waited for an answer for a second or
 //     more, and the host hangs: it has answered nobody while each other host has answered five
-//     times. http.Transport gives up in this way. Users who leave a long poll do the same, and the
-//     host is well.
+//     times. http.Transport gives up in this way. Users who leave a long poll close their
+//     connections in the same way, but the host does not hang then.
 //
 // InUse counts the open connections. Strategies that go by latency get the latencies of the
 // answers.
 //
-// Remove and Close leave the connection to its user, Close only until CloseDeadline. So close the
-// client before the service. Clients keep connections, so hosts that are added or restored would
-// get no traffic. See Outdated for how clients let go of connections without losing a request.
-// go-redis and go-sql-driver/mysql do so by themselves.
+// After Remove, the connection stays open until its user closes it. After Close, it stays open
+// until CloseDeadline at most. So close the client before the service. Clients keep connections, so
+// hosts that are added or restored would get no traffic. Outdated says which connections a client
+// should close. go-redis and go-sql-driver/mysql close them without it.
 //
-// The connection has CloseRead, CloseWrite and SyscallConn if the driver's connection has them, and
-// ReadFrom. It is no *net.TCPConn: set socket options in the driver, see NetDriver.SetDialContext.
+// The connection has ReadFrom. It has CloseRead, CloseWrite and SyscallConn if the driver's
+// connection has them. It is no *net.TCPConn: set socket options in the driver (see
+// NetDriver.SetDialContext).
 //
 // The first call closes the connections that were dialled in advance, and PrespawnConns has no
 // effect from then on: a client begins each connection with a handshake of its own.
 //
-// Use a service for either DialContext or GetConn. If they share it, DialContext closes idle
-// connections of GetConn's callers when it needs their place.
+// Use a service for either DialContext or GetConn. If both use it, DialContext closes idle
+// connections of GetConn's callers to make room for its own.
 func (s *Service) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return (&Dialer{Service: s}).DialContext(ctx, network, address)
 }
 
-// Dialer is Service.DialContext with options.
+// Dialer is Service.DialContext with options. It may be used concurrently.
 type Dialer struct {
 	Service *Service
 
 	// Score rates an answer by the time from the first write to the first byte read after it. If
 	// the client closes the connection without an answer in less than a second, Score gets the time
-	// that the client waited. Its result is brought into [0, 1]. Default nil: HostUp.
+	// that the client waited. A result outside [0, 1] becomes the nearer bound. Score may be called
+	// concurrently. Default nil: HostUp.
 	//
 	//	func(firstByte time.Duration) float64 {
 	//		return pooly.LatencyScore(firstByte, 5*time.Millisecond)

@@ -6,7 +6,7 @@ import "fmt"
 
 // Evict closes the idle connections in the background, and leased ones when they are released. New
 // ones are dialled when callers need them, first one at a time, then more and more. Evict does not
-// wait, and counts nothing against the host.
+// wait. It counts nothing against the host.
 //
 // Use it if connections must not be kept: after new credentials, or after a change behind the
 // address. Outdated then reports true for connections of DialContext.

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Hooks are functions that pools call at the turns of a connection's life. All are optional.
+// Hooks are functions that pools call when a connection is dialled, leased, released and closed.
+// All are optional.
 //
 // They are called concurrently for different connections, one at a time for each connection, and
 // never with a lock held. Each gets the *Conn that the driver's Dial returned, the same for the life

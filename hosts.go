@@ -57,9 +57,9 @@ func (s *Service) Remove(address string) {
 }
 
 // SetHosts registers the given hosts and no others, in one change: every GetConn sees either the
-// old hosts or the new ones. Hosts that stay keep their connections and scores. Other hosts change
-// as by Add and Remove. Duplicates count once. It does not wait for the network, and it is cheap to
-// call with the full list each time.
+// old hosts or the new ones. Hosts that stay keep their connections and scores. Other hosts are
+// added and removed, as by Add and Remove. Duplicates count once. It does not wait for the network,
+// and it is cheap to call with the full list each time.
 //
 // Without addresses the service has no host, and GetConn fails with ErrNoHostAvailable.
 func (s *Service) SetHosts(addresses ...string) {

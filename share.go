@@ -7,8 +7,8 @@ import (
 )
 
 // Share is an open connection that serves many leases at once, such as an HTTP/2 connection. It is
-// for drivers whose Dial often opens no connection, but returns one more Conn of an open one.
-// NewSharedDriver and package poolyhttp are examples.
+// for drivers whose Dial often opens no connection, but returns one more Conn of an open
+// connection. NewSharedDriver and package poolyhttp are examples.
 //
 // A Share is over in these cases:
 //   - It is older than MaxConnLifetime, even if it was never without a lease.

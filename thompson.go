@@ -13,9 +13,10 @@ import (
 // al., A Tutorial on Thompson Sampling, 2018; with trials that decay, Raj and Kalyani, Taming
 // Non-stationary Bandits, 2017.
 //
-// There is nothing to tune. It explores a host the more the less is known of it, so little is lost
-// on bad hosts. Under heavy traffic it is sure of itself: a host that is better by a thousandth
-// gets nearly everything. If your hosts fill up, choose a strategy that weighs load instead.
+// There is nothing to tune. The less is known of a host, the more it explores that host, so little
+// is lost on bad hosts. Under heavy traffic it is sure of itself: a host that is better by a
+// thousandth gets nearly everything. If your hosts fill up, choose a strategy that weighs load
+// instead.
 //
 // The posterior is Beta(1+2S, 1+2(T-S)), where S is the sum of the scores of the T trials that
 // count. These are the last 20,000 or so of all hosts, or those of DecayDuration if that is more,

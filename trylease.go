@@ -6,7 +6,7 @@ import "context"
 // connection, or dials one if the host has room, and does the same at the other hosts if need be.
 // If no host is up, it dials those that are ejected, one after the other.
 //
-// It is for drivers whose Dial returns at once, such as one that hands out shares of an open
+// It is for drivers whose Dial returns at once, such as a driver that hands out shares of an open
 // connection. With any other driver TryLease waits for the dial, at most until ctx ends. The dial
 // itself goes on. Package poolygrpc is an example.
 //

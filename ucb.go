@@ -13,8 +13,8 @@ import (
 // defaultExploration is that of the zero value.
 const defaultExploration = 0.5
 
-// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus,
-// which is the larger the less the host was tried. It is for hosts that change:
+// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus.
+// The less a host was tried, the larger its bonus. It is for hosts that change:
 //   - Trials are discounted, as in Garivier and Moulines, On Upper-Confidence Bound Policies for
 //     Switching Bandit Problems, ALT 2011.
 //   - Trials are forgotten when newer ones contradict them, as in Liu, Lee and Shroff, A

@@ -11,9 +11,9 @@ import (
 // quality_i / Σ quality of the picks, spread evenly over time rather than in bursts. The quality is
 // that of [SoftMax].
 //
-// It is for hosts that are all of use but differ in strength: a host that is half as good gets half
-// as much. A host that fails always loses nearly all within seconds. With scores that tell little
-// (all near 1) it is a round-robin.
+// It is for hosts that are all useful but differ in strength: a host that is half as good gets half
+// as much traffic. A host that always fails loses nearly all its traffic within seconds. If all
+// scores are near 1, it is a round-robin.
 //
 // Each host owns a part of [0, 1) in proportion to its quality. Turn t belongs to the host whose
 // part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill the
@@ -25,8 +25,8 @@ import (
 // the first host that reaches into it. See Chen and Asau, On generating random variates from an
 // empirical distribution, AIIE Transactions 6(2), 1974.
 //
-// It goes on where it was when hosts or scores change, so a value belongs to one service. A pick is
-// O(1) in the mean, and O(log n) at worst.
+// When hosts or scores change, it goes on where it was. So a value belongs to one service. A pick
+// is O(1) in the mean, and O(log n) at worst.
 type WeightedRoundRobin struct {
 	turn atomic.Uint64
 }
