@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// morePicks is how many more hosts a call asks the strategy for, so that what overflows follows the
-// scores too.
+// morePicks is how many more hosts a call asks the strategy for, so that calls that find a full
+// host follow the scores too.
 const morePicks = 2
 
 // acquire leases a connection for a call whose first pick has no idle connection. first is that

@@ -55,7 +55,7 @@ type Arm struct {
 	// Before the ScoreCalculator:
 	mean   float64       // see Mean
 	recent decay.Segment // the trials of the last seconds; see decay.Recent
-	learnt decay.Segment // those that learning strategies go by; see decay.Learnt
+	learnt decay.Segment // the trials that learning strategies go by; see decay.Learnt
 
 	host    *host    // nil in an Arm made by hand
 	cluster *cluster // the host's; copied here so that Mean need not read the host's memory
@@ -75,8 +75,9 @@ func (a Arm) Mean() float64 {
 }
 
 // evidence returns the mean score of the trials that learning strategies go by, and their number.
-// They are more than Trials if the service is seldom used, and only the newest ones if these
-// contradict the others (see decay.Learnt). In an Arm made by hand they are Mean and Trials.
+// If the service is seldom used, there are more of them than Trials. If the newest trials
+// contradict the others, only the newest count (see decay.Learnt). In an Arm made by hand they are
+// Mean and Trials.
 func (a Arm) evidence() (mean, trials float64) {
 	if a.host == nil {
 		if !(a.Trials > 0) { // so that NaN is none

@@ -33,7 +33,8 @@ func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
 	return drawn[best]
 }
 
-// least is leastOf if all numbers are drawn, so none need be. n is at most sample.BufferSize.
+// least is leastOf for d = n: it compares all numbers, so it need not draw any. n is at most
+// sample.BufferSize.
 func least(rng *rand.Rand, n int, cost func(int) float64) int {
 	var costs [sample.BufferSize]float64
 	for i := range n {
@@ -60,14 +61,14 @@ type candidate struct {
 	weight float64 // the load is divided by it
 }
 
-// minWeight stands for a weight of 0, by which a load cannot be divided: a host that is down is the
-// last choice, and of several such hosts the one with the lowest load comes first.
+// minWeight replaces a weight of 0, because loads are divided by weights. So a host that is down is
+// the last choice. Of several such hosts, the host with the lowest load comes first.
 const minWeight = 1e-9
 
 // How a host's newest trials become its weight, see candidates.
 const (
 	priorTrials = 2    // how many usual trials a host is credited with
-	tolerance   = 0.05 // relative differences from the usual score that count for nothing
+	tolerance   = 0.05 // relative differences from the usual score that are ignored
 	severity    = 8
 	mostBetter  = 1.5 // how much better than usual a host can count
 )

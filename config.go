@@ -166,9 +166,9 @@ type ServiceConfig struct {
 	Observer *Observer
 
 	// Logger gets hosts that are ejected, addresses that the driver cannot dial, hosts that fail
-	// alike, resolvers that fail and leaks (warn), hosts that are restored (info), and plug-ins that
-	// misbehave (error). Default: slog.Default, from warn on. A logger with slog.DiscardHandler
-	// silences the service.
+	// alike, resolvers that fail and leaks (warn), hosts that are restored (info), and plug-ins
+	// that misbehave (error). Default: slog.Default, from warn on. A logger with
+	// slog.DiscardHandler silences the service.
 	Logger *slog.Logger
 }
 

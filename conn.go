@@ -36,7 +36,7 @@ type conn struct {
 	leases  *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
 	start   time.Duration     // set by the lease; when it began, by the pool's clock; 0: not timed
 	since   int64             // guarded by pool.mu; when the lease began, by the coarse clock
-	load    int32             // guarded by pool.mu; the pool's load when the lease began, with it
+	load    int32             // guarded by pool.mu; the pool's load with the lease, when it began
 	epoch   uint32            // guarded by pool.mu; the pool's epoch when the lease began
 	used    uint8             // guarded like leases; how many of them were handed out
 	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
@@ -193,10 +193,12 @@ func (c *Conn) releaseAfter(err any, score float64) error {
 //	}
 //
 // Do not mark an error that leaves a reply unread. If a host answers each request with an error
-// because it is not fit to serve, such as Redis while it loads its data, return Retry(Answered(err)):
-// another host gets the request, the host is rated HostDown, and the connection is kept.
+// because it is not fit to serve, such as Redis while it loads its data, return
+// Retry(Answered(err)): another host gets the request, the host is rated HostDown, and the
+// connection is kept.
 //
-// The mark may be wrapped, but not joined with other errors. errors.Is and errors.As see through it.
+// The mark may be wrapped, but not joined with other errors. errors.Is and errors.As see through
+// it.
 func Answered(err error) error {
 	if err == nil {
 		return nil

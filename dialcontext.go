@@ -110,7 +110,7 @@ type clientConn struct {
 	host  *host
 	score func(time.Duration) float64 // nil: HostUp
 	born  time.Duration               // by the pool's clock
-	stays time.Duration               // after another host was added or restored, see outdated
+	stays time.Duration               // how long after a host was added or restored, see outdated
 
 	asked   atomic.Int64 // time of the first unanswered write, by the pool's clock; 0: none
 	heard   atomic.Bool  // something was read
@@ -126,8 +126,8 @@ const longWait = time.Second
 
 var errGaveUp = errors.New("the client waited for an answer and closed the connection")
 
-// newClientConn returns a connection that has only those optional methods that nc has, because
-// callers ask by type assertion.
+// newClientConn returns a connection with only the optional methods that nc has, because callers
+// ask by type assertion.
 func newClientConn(nc net.Conn, lease *Conn, score func(time.Duration) float64) net.Conn {
 	h := hostOf(lease)
 	c := &clientConn{Conn: nc, lease: lease, host: h, score: score, born: h.clock.now()}
@@ -248,8 +248,8 @@ func (c *clientConn) Close() (err error) {
 }
 
 // silentFor is how many answers each other host must have given since a host last answered, so that
-// the host counts as hanging. By chance, a host that works gets none of so many requests in one case
-// of e⁵.
+// the host counts as hanging. By chance, a host that works gets none of that many requests in one
+// case of e⁵.
 const silentFor = 5
 
 // hangs reports whether a host has answered nobody while the others have. Otherwise a user may just

@@ -77,8 +77,8 @@ func (p *Pool) resized(former int) {
 	p.destroyAll(idle, forSurplus)
 }
 
-// surplusLocked returns how many connections and dials there would be beyond MaxConns, with so many
-// more, apart from those that are being closed. There are none unless MaxConns has shrunk.
+// surplusLocked returns how many connections and dials would exceed MaxConns with the given number
+// more. Connections that are being closed do not count. None exceed it unless MaxConns has shrunk.
 func (p *Pool) surplusLocked(more int) int {
 	if p.open-p.apart <= p.most() {
 		return 0

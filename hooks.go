@@ -50,8 +50,8 @@ type Hooks struct {
 	OnClose func(c *Conn)
 }
 
-// refusedMost is how many connections, dialled after the call began, PrepareConn may refuse. Older
-// ones do not count, because there is an end of them.
+// refusedMost is how many connections PrepareConn may refuse that were dialled after the call
+// began. Older connections do not count, because there are only so many.
 const refusedMost = 3
 
 // preparation is what one call knows of the connections that PrepareConn has refused.
@@ -61,7 +61,8 @@ type preparation struct {
 }
 
 // prepare calls PrepareConn for a lease that its caller has not seen. If the lease is refused, it
-// returns false, and the connection to destroy, and why, if it must be. An error ends the call.
+// returns false. If the connection must be destroyed, it returns the connection and the reason. An
+// error ends the call.
 func (r *preparation) prepare(
 	ctx context.Context, l *Conn,
 ) (ok bool, unfit *conn, why reason, err error) {
@@ -148,8 +149,8 @@ func (p *Pool) callOnClose(c *Conn) {
 }
 
 // afterReleaseLocked calls AfterRelease for a lease that ends with o, if its connection would be
-// kept. It releases p.mu during the call. It returns the handle that the connection is leased by
-// then: l is released already, so that a second Release of it finds that.
+// kept. It releases p.mu during the call. It returns the handle by which the connection is leased
+// then: l is released already, so that a second Release of l returns ErrConnReleased.
 func (p *Pool) afterReleaseLocked(l *Conn, o outcome) *Conn {
 	c := l.conn
 	if c.lease != l || c.cut || c.spent != 0 || o.fatal || p.closed || p.barred {
@@ -188,8 +189,8 @@ type withValues struct {
 	values context.Context
 }
 
-// Value returns what the pool's context has, or else what the caller's has. That a caller is itself
-// a driver that probes says nothing about this dial, see IsProbe.
+// Value returns what the pool's context has, or else what the caller's has. The mark of a probe is
+// left out: if a caller is itself a driver that probes, this dial is no probe (see IsProbe).
 func (c withValues) Value(key any) any {
 	if v := c.Context.Value(key); v != nil || key == (probeKey{}) {
 		return v

@@ -74,7 +74,7 @@ type hostMetrics struct {
 
 // reportedHost is a host that the server was told of.
 type reportedHost struct {
-	prefix      string // of its metrics' names
+	prefix      string // prefix of its metrics' names
 	tags        []statsd.Tag
 	gets, fails uint64 // the counters that were sent so far
 	round       uint64 // the last report that had the host

@@ -95,7 +95,7 @@ func (s *Service) Report(address string, err error) {
 	s.queue.match()
 }
 
-// leaseOther leases a connection of a host whose pool's line is not in avoid, while another can be
+// leaseOther leases a connection of a host whose line is not in avoid, while such a host can be
 // reached.
 func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) {
 	called := s.sample()

@@ -63,15 +63,15 @@ func (*LeastLatency) NewPicker(arms []Arm) Picker {
 	return p
 }
 
-// fewInFlight is so many requests that a host with fewer is hardly faster for it: it works on some
-// at once. Without it, reports do harm where loads are low.
+// fewInFlight is a number of requests. A host with fewer is hardly faster, because it works on some
+// at once. Without fewInFlight, reports do harm where loads are low.
 const fewInFlight = 4
 
 type leastLatencyPicker struct {
 	choices int
 	hosts   []candidate
 	reports bool    // some hosts have told their load of late
-	others  float64 // the mean of what they told, of other clients
+	others  float64 // mean of the requests of other clients that they told
 }
 
 // compareReports finds out what is usual among the hosts' reports.

@@ -73,8 +73,8 @@ func (c *loadCurve) fitLocked() {
 	variance := c.xx/c.weight - meanX*meanX
 	covariance := c.xy/c.weight - meanX*meanY
 	throughOrigin := meanY / meanX
-	// Pull the slope towards the line through the origin, as leases on that line would whose loads
-	// have a variance of 1.
+	// Pull the slope towards the line through the origin, as leases on that line would if their
+	// loads had a variance of 1.
 	slope := (covariance + throughOrigin) / (max(0, variance) + 1)
 	slope = min(max(0, slope), throughOrigin)
 	base := meanY - slope*meanX

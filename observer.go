@@ -161,7 +161,7 @@ func (o *Observer) leaseRate() float64 {
 	return o.LeaseSampleRate
 }
 
-// join has *all call f too.
+// join makes *all call f too.
 func join[E any](all *func(E), f func(E)) {
 	first := *all
 	switch {

@@ -160,8 +160,8 @@ func (q *queue) next(p *line) *waiter {
 }
 
 // claim reports whether p should dial for a waiter of the queue. The waiter stays in the queue, and
-// whatever comes first serves it. If p should not dial, claim records p's offer. values are of the
-// context of a waiter, for the dial; nil: none.
+// whatever comes first serves it. If p should not dial, claim records p's offer. values is the
+// context of a waiter, whose values the dial gets; nil: none.
 func (q *queue) claim(p *line) (values context.Context, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -175,8 +175,8 @@ func (q *queue) claim(p *line) (values context.Context, ok bool) {
 	return nil, false
 }
 
-// valuesLocked returns the context of a waiter for the values of a dial. It gives each context
-// away once: the first waiter's, or else that of the newest, whose arrival may be why there is
+// valuesLocked returns the context of a waiter, whose values a dial gets. It gives each context
+// away once: the first waiter's, or else the newest waiter's, whose arrival may be why there is
 // another dial.
 func (q *queue) valuesLocked(first *waiter) (values context.Context) {
 	for _, w := range [...]*waiter{first, q.waiting.back} {

@@ -113,8 +113,8 @@ func (r *reaper) stop() {
 	}
 }
 
-// reap closes idle connections that have expired, and sees to it that the others stay alive and are
-// enough. It returns when the pool needs the next sweep.
+// reap closes idle connections that have expired. It keeps the others alive, and dials new ones to
+// keep MinIdle. It returns when the pool needs the next sweep.
 func (p *Pool) reap(now time.Duration) (next time.Duration) {
 	var old, unused []*conn
 	p.mu.Lock()

@@ -37,8 +37,8 @@ var (
 )
 
 // The pauses before Watch is called anew: 1 s, then each twice as long as the last, up to 30 s. Up
-// to a fifth is cut off at random. A Watch that ran for longer than the longest pause has the next
-// pause be 1 s again.
+// to a fifth is cut off at random. After a Watch that ran for longer than the longest pause, the
+// next pause is 1 s again.
 const (
 	rewatchBase   = time.Second
 	rewatchCap    = 30 * time.Second

@@ -24,7 +24,7 @@ type Share struct {
 	born     time.Time             // immutable
 	shorter  float64               // immutable; this part of its lifetime is cut off
 	over     atomic.Bool           // it gets no new leases
-	replaces atomic.Pointer[Share] // the one before; nil if there is none, or once that is over
+	replaces atomic.Pointer[Share] // the Share before; nil if none, or once that is over
 
 	address string // NewSharedDriver's; immutable
 	places  int    // NewSharedDriver's; guarded by its mutex; Conns that are not closed

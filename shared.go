@@ -54,7 +54,7 @@ type sharedDriver[T any] struct {
 
 	mu      sync.Mutex // guards the fields below and places; not held while calling funcs
 	clients map[string]sharedClient[T]
-	dials   map[string]*sharedDial // in flight, those of probes excluded
+	dials   map[string]*sharedDial // dials in flight, without those of probes
 }
 
 type sharedClient[T any] struct {

@@ -60,7 +60,7 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 		low = max(low, center-5*spread)
 		high = max(high, min(1, center+5*spread))
 	}
-	contenders := make([]int, 0, len(posteriors)) // whose values may be above low
+	contenders := make([]int, 0, len(posteriors)) // posteriors whose values may be above low
 	for i := range posteriors {
 		if center, spread := posteriors[i].moments(); center+5*spread > low {
 			contenders = append(contenders, i)

@@ -10,7 +10,7 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// defaultExploration is that of the zero value.
+// defaultExploration is the exploration of the zero value.
 const defaultExploration = 0.5
 
 // UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus.
@@ -124,7 +124,7 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 
 // levelOff searches for the level, between low and high, at which fill hands out the given number
 // of picks. It returns how many the last call of fill handed out. fill returns how many picks a
-// level takes, which are fewer the higher the level is, and the slope.
+// level takes, and the slope. A higher level takes fewer picks.
 //
 // It is Newton's method for 1/√sum. That is nearly a straight line, so few steps are needed.
 // Bisection alone would take more of them (BenchmarkNewPicker).

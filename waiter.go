@@ -14,7 +14,7 @@ type waiter struct {
 
 	since    time.Duration   // when its call began to wait
 	deadline time.Duration   // when its context ends; forever if it has no deadline
-	values   context.Context // of its call, for a dial; guarded by queue.mu while it stands in a line
+	values   context.Context // context of its call, for a dial; guarded by queue.mu while in a line
 	whole    bool            // the deadline also bounds the use of the connection
 
 	// The answer, written before ready receives: a lease, or the reason why there is none.
@@ -22,8 +22,8 @@ type waiter struct {
 	err   error
 
 	// Guarded by queue.mu.
-	avoid      []*line // of the pools that it would rather not get a connection of, see Service.Do
-	attempts   int     // rounds of dials that reached no host since it waits, see rounds
+	avoid      []*line // lines of the pools that it would rather not use, see Service.Do
+	attempts   int     // rounds of dials that reached no host while it waited, see rounds.go
 	line       *line   // the line that it stands in; nil once it is answered
 	prev, next *waiter
 }
