@@ -24,7 +24,7 @@ import (
 type answerBody struct {
 	body    io.ReadCloser
 	outcome pooly.Outcome // by the header
-	rates   bool          // outcome is one
+	rates   bool          // outcome counts
 	unwatch func() bool   // nil if the context does not end
 
 	reading atomic.Int32 // calls of Read
