@@ -20,6 +20,7 @@
 //	pooly_max_connections         gauge    connections that MaxConns allows, of all hosts together
 //	pooly_lease_limit             gauge    leases that may be out at once
 //	pooly_oldest_lease_seconds    gauge    how long the oldest lease has lasted so far
+//	pooly_leaked_leases           gauge    leases that are out longer than LeakTimeout
 //	pooly_waiting_callers         gauge    callers that wait because no host has room
 //	pooly_gets_total              counter  GetConn calls that returned a connection
 //	pooly_get_failures_total      counter  GetConn calls that returned an error
@@ -47,6 +48,7 @@
 //	pooly_host_max_connections
 //	pooly_host_lease_limit
 //	pooly_host_oldest_lease_seconds
+//	pooly_host_leaked_leases
 //	pooly_host_gets_total
 //	pooly_host_releases_total
 //	pooly_host_dials_total
@@ -83,8 +85,8 @@ type family[T any] struct {
 	only  func(T) bool // nil: it is there for everything
 }
 
-// NewCollector returns a collector of the services' figures, nineteen metrics for each. It panics if
-// two services have the same name, since their metrics would be the same.
+// NewCollector returns a collector of the services' figures. It panics if two services have the same
+// name, since their metrics would be the same.
 func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.ServiceStats
 	b := builder[stats]{prefix: "pooly_", labels: []string{"service"}}
