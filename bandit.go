@@ -48,8 +48,8 @@ type Arm struct {
 	// Score is the host's quality in [0, 1]. A host that was just added has 0.5.
 	Score float64
 
-	// Trials is the number of Releases that the score rests on, each weighted by its age: a Release
-	// in the newest of n slots counts 1, one in the slot of age k counts (n-k)/n.
+	// Trials is the number of Releases that the score rests on, each weighted by its age. Of n
+	// slots, a Release in the slot of age k (newest 0) counts (n-k)/n.
 	Trials float64
 
 	// Before the ScoreCalculator:
@@ -136,9 +136,9 @@ func (a Arm) Latency() time.Duration {
 	return time.Duration(a.host.latency.Load())
 }
 
-// ExpectedLatency returns how long a lease of the host that begins now should last, given how many
-// are in use: base + slope · (in use + 1), a line fitted by least squares to the leases that ended
-// lately. It is 0 before the first timed lease ended, and in an Arm made by hand.
+// ExpectedLatency returns how long a lease of the host that begins now should last: base + slope ·
+// (in use + 1). This line is fitted by least squares to the leases that ended lately. It is 0
+// before the first timed lease ended, and in an Arm made by hand.
 //
 // From the first call on, the service times its leases, as for Latency, and fits the line to them.
 // A call costs as much as InUse and Latency together.

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The calls to the driver. Each is made without a lock. Each survives a method that panics, and one
-// that ends its goroutine (runtime.Goexit, for example t.FailNow in a test's driver).
+// The calls to the driver. Each is made without a lock. Each survives a method that panics, or that
+// ends its goroutine (runtime.Goexit, for example t.FailNow in a test's driver).
 
 var (
 	errTestHangs = errors.New("the driver's TestOnBorrow takes longer than TestTimeout")

@@ -73,13 +73,14 @@ const (
 	mostBetter  = 1.5 // how much better than usual a host can count
 )
 
-// candidates returns the arms as candidates. The weight is r⁸, where r is how good the host's
-// newest trials were, relative to what is usual: r = (2u + S) / (2 + T) / u, where S is the sum of
-// the scores of the T newest trials, and u the median of what the hosts score. Differences of 5 %
-// are taken for chance, so a host has weight 1 if r is within 1 ± 0.05. r is at most 1.5.
+// candidates returns the arms as candidates. The weight is r⁸. r is how good the host's newest
+// trials were, relative to what is usual: r = (2u + S) / (2 + T) / u. S is the sum of the scores of
+// the T newest trials, and u is the median of what the hosts score. Differences of 5 % are taken
+// for chance, so a host has weight 1 if r is within 1 ± 0.05. r is at most 1.5.
 //   - A host that does as well as the others has weight 1, and so has an untried host.
-//   - A host that fails loses nearly all traffic within a few trials. They are forgotten within
-//     seconds, or within the time of a few trials if those are rare, and then it is tried again.
+//   - A host that fails loses nearly all traffic within a few trials. The failures are forgotten
+//     within seconds, or within the time of a few trials if trials are rare. Then the host is tried
+//     again.
 //   - If all hosts fail alike, the weights stay 1.
 //
 // The power makes failures weigh more than speed: with 1 instead of 8, a host that fails a fifth of

@@ -90,11 +90,12 @@ type ServiceConfig struct {
 	// 10.
 	MaxEjectionPercent int
 
-	// CheckInterval is how long a host that is up may be unused until it is checked. If the driver is
-	// a Pinger and a connection is idle, that connection is pinged. Otherwise the host is dialled,
-	// and the new connection is closed if another is idle. If all MaxConns connections are idle, one
-	// is closed to make room. A failure counts like that of any dial, or of a ping (see KeepAlive).
-	// Each interval is lengthened by up to a tenth at random. Default 0: no checks.
+	// CheckInterval is how long a host that is up may be unused until it is checked. If the driver
+	// is a Pinger and a connection is idle, that connection is pinged. Otherwise the host is
+	// dialled, and the new connection is closed if another is idle. If all MaxConns connections are
+	// idle, one is closed to make room. A failed check counts like any failed dial, or any failed
+	// ping (see KeepAlive). Each interval is lengthened by up to a tenth at random. Default 0: no
+	// checks.
 	CheckInterval time.Duration
 
 	// DecayDuration is how far back a host's score looks, in 60 slots. The score is the weighted
@@ -165,10 +166,10 @@ type ServiceConfig struct {
 	// no Observer, at no cost.
 	Observer *Observer
 
-	// Logger gets hosts that are ejected, addresses that the driver cannot dial, hosts that fail
-	// alike, resolvers that fail and leaks (warn), hosts that are restored (info), and plug-ins
-	// that misbehave (error). Default: slog.Default, from warn on. A logger with
-	// slog.DiscardHandler silences the service.
+	// Logger gets the service's messages. Warnings are about hosts that are ejected or fail alike,
+	// addresses that the driver cannot dial, resolvers that fail, and leaks. Errors are about
+	// plug-ins that misbehave. Hosts that are restored are logged as info. Default: slog.Default,
+	// from warn on. A logger with slog.DiscardHandler silences the service.
 	Logger *slog.Logger
 }
 

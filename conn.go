@@ -192,8 +192,8 @@ func (c *Conn) releaseAfter(err any, score float64) error {
 //		return pooly.Answered(err)
 //	}
 //
-// Do not mark an error that leaves a reply unread. If a host answers each request with an error
-// because it is not fit to serve, such as Redis while it loads its data, return
+// Do not mark an error that leaves a reply unread. A host may answer each request with an error
+// because it is not fit to serve, such as Redis while it loads its data. Then return
 // Retry(Answered(err)): another host gets the request, the host is rated HostDown, and the
 // connection is kept.
 //

@@ -23,10 +23,10 @@ import (
 // The network and the address are ignored: the service's driver and hosts decide. A Dialer does the
 // same and scores latencies. In the repository, examples/clients has go-redis, pgx and gRPC.
 //
-// DialContext always dials, with ctx and its values; it takes no connection from the pool. Each call
-// makes up to GetAttempts rounds over the hosts, ejected ones only if all are. If a dial takes
+// DialContext always dials, with ctx and its values; it takes no connection from the pool. Each
+// call makes up to GetAttempts rounds over the hosts, ejected ones only if all are. If a dial takes
 // longer than FallbackDelay, the next host is dialled in parallel, and the first to connect wins.
-// ctx and WaitTimeout bound the call. Its errors are those of GetConnContext.
+// ctx and WaitTimeout bound the call. It returns the same errors as GetConnContext.
 //
 // The connection is the caller's until Close, and nobody else has used it or will. The driver's
 // connection must be a net.Conn, as NetDriver's is.
@@ -43,9 +43,9 @@ import (
 //     connection does not rate the host. A deadline in the past rates nothing: clients set it to
 //     interrupt themselves.
 //   - HostDown if the client closes the connection after it waited for an answer for a second or
-//     more, and the host hangs: it has answered nobody while each other host has answered five
-//     times. http.Transport gives up in this way. Users who leave a long poll close their
-//     connections in the same way, but the host does not hang then.
+//     more, and the host hangs. A host hangs if it has answered nobody while each other host has
+//     answered five times. http.Transport gives up in this way. Users who leave a long poll close
+//     their connections in the same way, but the host does not hang then.
 //
 // InUse counts the open connections. Strategies that go by latency get the latencies of the
 // answers.
@@ -59,8 +59,8 @@ import (
 // connection has them. It is no *net.TCPConn: set socket options in the driver (see
 // NetDriver.SetDialContext).
 //
-// The first call closes the connections that were dialled in advance, and PrespawnConns has no
-// effect from then on: a client begins each connection with a handshake of its own.
+// The first call closes the connections that were dialled in advance. From then on PrespawnConns
+// has no effect: a client begins each connection with a handshake of its own.
 //
 // Use a service for either DialContext or GetConn. If both use it, DialContext closes idle
 // connections of GetConn's callers to make room for its own.

@@ -27,7 +27,8 @@ type Driver interface {
 	//
 	// If a caller's wait starts the dial, ctx has the values of that caller's context, such as its
 	// trace. Another caller may get the connection, so it must not depend on the values. Dials in
-	// the background have no values: those of PrespawnConns, probes, and dials while no host is up.
+	// the background have no values: dials for PrespawnConns, probes, and dials while no host is
+	// up.
 	//
 	// Its error is the cause that GetConn reports for the address.
 	//

@@ -10,15 +10,16 @@ import (
 // All are optional.
 //
 // They are called concurrently for different connections, one at a time for each connection, and
-// never with a lock held. Each gets the *Conn that the driver's Dial returned, the same for the life
-// of the connection. It is no lease: Release of it returns ErrConnReleased. A hook that panics
-// counts as one that refuses the connection, and the panic and its stack are logged.
+// never with a lock held. Each gets the *Conn that the driver's Dial returned, the same for the
+// life of the connection. It is no lease: Release of it returns ErrConnReleased. If a hook panics,
+// that counts as refusing the connection, and the panic and its stack are logged.
 //
 // With NewSharedDriver each place at the client counts as a connection. Set a client up in Dial.
 type Hooks struct {
-	// OnConnect is called after the driver's Dial, before the connection is used: for what a session
-	// needs first, such as HELLO or SET ROLE. ctx is that of the dial, so DialTimeout bounds both
-	// together. An error closes the connection, and the dial has failed with that error.
+	// OnConnect is called after the driver's Dial, before the connection is used: for what a
+	// session needs first, such as HELLO or SET ROLE. ctx is the dial's context, so DialTimeout
+	// bounds both together. An error closes the connection, and the dial has failed with that
+	// error.
 	//
 	// It is also called for probes of ejected hosts, and for connections of DialContext.
 	OnConnect func(ctx context.Context, c *Conn) error
@@ -37,9 +38,9 @@ type Hooks struct {
 	// The caller waits as long as PrepareConn takes. It is not called for DialContext.
 	PrepareConn func(ctx context.Context, c *Conn) (ok bool, err error)
 
-	// AfterRelease is called when a lease has ended and its connection would be kept, for example to
-	// reset a session. If it returns false, the connection is closed. The host's rating is that of
-	// Release either way.
+	// AfterRelease is called when a lease has ended and its connection would be kept, for example
+	// to reset a session. If it returns false, the connection is closed. Either way, the host is
+	// rated as Release says.
 	//
 	// It runs in the goroutine of Release, which returns after it. Until then the connection counts
 	// as leased, and its time as time of the lease. It is not called for DialContext.

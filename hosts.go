@@ -37,9 +37,9 @@ func (s *Service) Add(address string) {
 	c.settle()
 }
 
-// Remove takes a host out, also one that is drained. When it returns, GetConn no longer picks the host. Its idle connections
-// are closed in the background, leased ones when they are released. Removing an unknown address
-// does nothing.
+// Remove takes a host out, even if it is drained. When it returns, GetConn no longer picks the
+// host. Its idle connections are closed in the background, leased ones when they are released.
+// Removing an unknown address does nothing.
 //
 // If the address is added again while leases are out, the host gets a new pool. The old leases do
 // not count there.

@@ -28,13 +28,13 @@ type LeaseOptions struct {
 	Cause error
 }
 
-// Lease is GetConnContext for those who build on pooly. ctx bounds both the wait and the use of the
-// connection, as in Do: a call that has waited gets no connection if too little time is left, and
-// fails with ErrOverloaded instead.
+// Lease is GetConnContext for packages that build on pooly. As in Do, ctx bounds both the wait and
+// the use of the connection. A call that has waited gets no connection if too little time is left.
+// It fails with ErrOverloaded instead.
 //
 // Unlike Do, Lease does not watch ctx while the connection is used. Release or End ends the lease.
 //
-// Its errors are those of GetConnContext, and ErrRetriesSpent.
+// It returns the same errors as GetConnContext, and ErrRetriesSpent.
 func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error) {
 	switch {
 	case !options.Retry:
@@ -61,8 +61,8 @@ func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error
 // Report passes on what somebody else knows about a host: for example a health check, or a client
 // that keeps the connections to the host itself.
 //
-//   - An error ejects the host, like a dial that failed. The error is the cause that GetConn's
-//     errors and the log give. pooly probes the host, and restores it when a dial connects, or when
+//   - An error ejects the host, like a dial that failed. GetConn's errors and the log give the
+//     error as the cause. pooly probes the host. It restores the host when a dial connects, or when
 //     a lease or an exchange of the host ends well.
 //   - nil restores the host, like a probe that connected. The exception is a host that was ejected
 //     for its leases: it stays out until its next probe.
@@ -200,8 +200,8 @@ func (c *Conn) Rate(o Outcome) error {
 const longestExchange = 1000 * time.Hour
 
 // End ends the lease and gives the connection back, without rating the host. Use it after Rate, or
-// if the lease tells nothing about the host. Its errors are those of Release. If End and Release
-// are called concurrently, one call has an effect.
+// if the lease tells nothing about the host. It returns the same errors as Release. If End and
+// Release are called concurrently, one call has an effect.
 func (c *Conn) End() error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: End of a Conn that came from no pool", ErrInvalidArg)

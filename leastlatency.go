@@ -2,7 +2,7 @@ package pooly
 
 import "math/rand/v2"
 
-// LeastLatency picks the host where a lease should take the least time, the one with the lowest
+// LeastLatency picks the host where a lease should take the least time: the host with the lowest
 // latency · (in use + 1) / weight. The latency is the mean of the leases of the last second or so.
 // It is the cost function of Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma) with a
 // mean instead of a peak, over more hosts.

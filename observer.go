@@ -123,8 +123,8 @@ type RetryEvent struct {
 // that are nil are left out. The observers are copied.
 //
 // Each keeps its LeaseSampleRate. If the rates differ, Leased and Released of an observer with a
-// lower rate than another see different leases. If a function panics, those after it miss the
-// event.
+// lower rate than another see different leases. If a function panics, the observers after it miss
+// the event.
 func JoinObservers(observers ...*Observer) *Observer {
 	joined := &Observer{}
 	for _, o := range observers {

@@ -98,8 +98,8 @@ func (s *Service) Resume(address string) error {
 	return err
 }
 
-// withoutDrainedLocked returns those of the addresses to register that are not drained. It notes
-// which drained hosts are registered.
+// withoutDrainedLocked returns the addresses to register, without the drained hosts. It notes which
+// drained hosts are registered.
 func (s *Service) withoutDrainedLocked(addresses []string) []string {
 	if len(s.drained) == 0 {
 		return addresses

@@ -126,8 +126,7 @@ func (p *Pool) Get() (*Conn, error) {
 }
 
 // GetContext leases a connection. It takes the most recently used idle connection that is fit. If
-// there is none, it takes whatever comes first: a connection that is released or one that is
-// dialled.
+// there is none, it takes whatever comes first: a connection that is released, or a new connection.
 //
 // Callers are served in the order in which they came, except in overload (see
 // Service.GetConnContext).

@@ -2,10 +2,10 @@ package pooly
 
 import "math/rand/v2"
 
-// PowerOfTwo draws two hosts at random and picks the one with the lower load, which is (in use + 1)
-// / weight. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE Trans.
-// Parallel Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues from
-// O(log n / log log n) to O(log log n).
+// PowerOfTwo draws two hosts at random, and picks the host with the lower load. The load is (in use
+// + 1) / weight. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE
+// Trans. Parallel Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues
+// from O(log n / log log n) to O(log log n).
 //
 // It evens out the leases in use, so a slow host gets fewer leases as soon as they pile up there,
 // before scores show it. Many clients that use it do not all run after the same host. While no host

@@ -22,7 +22,7 @@ type Prober interface {
 // probeTimeout bounds each probe.
 const probeTimeout = time.Second
 
-// probes asks hosts for their load: those that are drawn at random for each GetConn. So there are no
+// probes asks hosts for their load. The hosts are drawn at random for each GetConn, so there are no
 // probes while the service is idle.
 type probes struct {
 	service *Service      // immutable

@@ -69,7 +69,7 @@ func (q *queue) recycle(w *waiter) {
 	q.spare.Put(w)
 }
 
-// push has w wait in the queue, and has pools with offers serve it. back says that the call has
+// push makes w wait in the queue, and lets pools with offers serve it. back says that the call has
 // waited before and was given a dead connection: w then goes ahead of calls that came later.
 func (q *queue) push(w *waiter, back bool) error {
 	q.mu.Lock()
@@ -290,7 +290,7 @@ func (q *queue) serveFrom(pools []*line) bool {
 }
 
 // fail counts a failed attempt to reach any host, for the waiters whose calls began by the given
-// time. It answers with err those that have as many attempts.
+// time. Waiters that have that many attempts are answered with err.
 func (q *queue) fail(by time.Duration, attempts int, err error) {
 	q.mu.Lock()
 	var failed []*waiter

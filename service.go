@@ -117,7 +117,7 @@ func (s *Service) GetConn() (*Conn, error) {
 //   - A host that cannot be reached is ejected, and the call goes to another one.
 //   - If a dial takes longer than FallbackDelay, another host is dialled in parallel. The first to
 //     connect serves.
-//   - If a host has no room, the call goes to one that has room. If no host has room, the call
+//   - If a host has no room, the call goes to a host that has room. If no host has room, the call
 //     waits for whatever comes free first.
 //   - A connection that died while idle is replaced.
 //   - If all hosts are ejected, all are dialled, once for all callers that wait.

@@ -35,8 +35,8 @@ type PoolStats struct {
 	Waits        uint64        // times a caller found no idle connection and waited, also in vain
 	WaitDuration time.Duration // time that callers waited, all together
 
-	// Closed counts the connections that were closed, by reason. Those still being closed count in
-	// Open. So Dials - Failures is Open plus Closed.Total(), at any time.
+	// Closed counts the connections that were closed, by reason. Connections that are still being
+	// closed count in Open. So Dials - Failures is Open plus Closed.Total(), at any time.
 	Closed ClosedStats
 }
 
@@ -62,7 +62,7 @@ func (s ClosedStats) Total() (n uint64) {
 }
 
 // All yields the name of each reason, in the order of the fields, and how many connections were
-// closed for it. Names are those of the fields in lower case.
+// closed for it. The names are the names of the fields in lower case.
 func (s ClosedStats) All() iter.Seq2[string, uint64] {
 	return func(yield func(string, uint64) bool) {
 		for i, n := range s.counters() {
@@ -144,14 +144,14 @@ type HostStats struct {
 	Latency time.Duration
 
 	// Draining says that the host is drained (see Service.Drain). It is empty once Open and Dialing
-	// are 0. The score is then 0, and the counters are those of the connections that are left.
+	// are 0. The score is then 0, and the counters are about the connections that are left.
 	Draining bool
 	// OtherRequests is how many requests of other clients the host had in flight when it last told
 	// its load (see Conn.ReportLoad and Prober). It is 0 if that is unknown, or older than 10 s.
 	OtherRequests int
 
 	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
-	// failed, or its leases failed more than those of the other hosts (see
+	// failed, or its leases failed more often than the leases of the other hosts (see
 	// ServiceConfig.ConsecutiveFailures).
 	Ejected bool
 

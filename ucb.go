@@ -27,8 +27,9 @@ const defaultExploration = 0.5
 // Until scores are computed again the bounds stay the same, and the plain rule would send every
 // call to one host. So UCB expects as many picks as there were since the last computation, and
 // spreads them such that the highest bounds become equal. Hosts that are equally good get equal
-// shares. A host gets no more picks than a fair share, or 15 % of its trials, so one that joins is
-// not flooded. A service with little traffic picks by the plain rule. A pick is O(1).
+// shares. A host gets at most a fair share of the picks, or 15 % of its trials if that is more. So
+// a host that joins is not flooded. A service with little traffic picks by the plain rule. A pick
+// is O(1).
 //
 // It counts its picks, so a value belongs to one service. The zero value is NewUCB(0.5).
 type UCB struct {

@@ -41,8 +41,8 @@ type line struct {
 	front, back *waiter
 	total       *atomic.Int32 // immutable; counts its waiters too: Pool.load or queue.length
 
-	// Of a pool's line alone. serve gives what the pool has to those who wait, and keeps its offer up
-	// to date. offer is the offer's place in queue.offers plus one, 0 if the pool offers nothing. A
+	// Only for a pool's line. serve gives what the pool has to waiters, and keeps its offer up to
+	// date. offer is the offer's index in queue.offers plus one, or 0 if the pool offers nothing. A
 	// pool begins and ends its offer under its own lock, so it may rely on that there.
 	serve func() // immutable
 	offer atomic.Int32

@@ -8,17 +8,17 @@ import (
 )
 
 // WeightedRoundRobin picks the hosts in turn, in proportion to their quality: host i gets the share
-// quality_i / Σ quality of the picks, spread evenly over time rather than in bursts. The quality is
-// that of [SoftMax].
+// quality_i / Σ quality of the picks. The picks of a host are spread evenly over time, and do not
+// come in bursts. The quality is as in [SoftMax].
 //
 // It is for hosts that are all useful but differ in strength: a host that is half as good gets half
 // as much traffic. A host that always fails loses nearly all its traffic within seconds. If all
 // scores are near 1, it is a round-robin.
 //
 // Each host owns a part of [0, 1) in proportion to its quality. Turn t belongs to the host whose
-// part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill the
-// interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4), and by
-// the three-gap theorem a host's turns come at no more than three different distances. Unlike the
+// part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill
+// the interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4). By
+// the three-gap theorem, a host's turns come at no more than three different distances. Unlike the
 // smooth weighted round-robin of nginx it needs no state but the turn, so it locks nothing.
 //
 // A guide table finds the host whose part contains a point. For each n-th of the interval it has

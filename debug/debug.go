@@ -100,7 +100,7 @@ func (h *handler) prepare(r *http.Request, format, nonce string) (*bytes.Buffer,
 	return body, writePage(body, format == "fragment", nonce, sort, now)
 }
 
-// policy allows the page nothing but itself.
+// policy allows the page to load only what is in it.
 func policy(nonce string) string {
 	return fmt.Sprintf("default-src 'none'; style-src 'nonce-%[1]s'; script-src 'nonce-%[1]s'; "+
 		"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "+

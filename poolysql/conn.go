@@ -88,7 +88,7 @@ func (c *conn) Raw() driver.Conn {
 	return c.session.inner
 }
 
-// do calls the inner driver and notes how the call ended. ctx is that of the call.
+// do calls the inner driver and notes how the call ended. ctx is the call's context.
 //
 // A connection that died while idle is exchanged for one of another host, as long as it has not
 // answered anything in this lease.

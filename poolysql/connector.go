@@ -46,12 +46,12 @@ func NewConnector(service *pooly.Service) *Connector {
 //
 // If a connection was used before, or was idle, Connect resets it first: it calls ResetSession of
 // the inner connection, if there is such a method. A connection whose reset fails is closed, and
-// rates nothing. If the error is that of a broken connection, Connect leases another connection.
-// Otherwise it returns the error.
+// rates nothing. If the error says that the connection is broken, Connect leases another
+// connection. Otherwise it returns the error.
 //
 // ctx bounds Connect. It should bound the query too, as ctx of a QueryContext does: see
-// Service.Lease. Other errors are those of GetConnContext. They never wrap driver.ErrBadConn, since
-// pooly has tried the other hosts already.
+// Service.Lease. Otherwise it returns the errors of GetConnContext. They never wrap
+// driver.ErrBadConn, since pooly has tried the other hosts already.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	lease, s, err := c.lease(ctx, pooly.LeaseOptions{})
 	if err != nil {

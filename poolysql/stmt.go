@@ -13,7 +13,7 @@ type statement struct {
 }
 
 // statements are the prepared statements that an inner connection keeps, except those in use. The
-// one that was used last is at the end.
+// statement that was used last is at the end.
 type statements struct {
 	most int
 	kept []statement

@@ -54,8 +54,8 @@ func newPair(h *host, network string) *Conn {
 	return c
 }
 
-// ID returns the number of the connection among those of its host: 0 is the first that was
-// established. Both ends have the same.
+// ID returns the number of the connection at its host: 0 is the first that was established. Both
+// ends have the same.
 func (c *Conn) ID() int { return c.id }
 
 // Closed reports whether Close was called.
@@ -284,7 +284,7 @@ func (c *Conn) setDeadline(t time.Time, read, write bool) error {
 	return nil
 }
 
-// SyscallConn implements syscall.Conn for those who check an idle connection. There is no file
+// SyscallConn implements syscall.Conn for clients that check an idle connection. There is no file
 // descriptor, so the methods of the RawConn do not call their function. They return nil if the
 // connection is fit for use. Otherwise they return what is wrong with it: it is closed or broken,
 // the peer has closed it, or bytes have arrived that nobody has read.
