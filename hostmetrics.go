@@ -20,9 +20,9 @@ import (
 //
 // They come from what Stats counts anyway, so they cost GetConn and Release nothing.
 //
-// The server stores six series for every address that the service ever had. So leave them off if
-// addresses come and go. After a host is removed, one last report sets all its gauges except the
-// score to 0. What the host counted in its last second appears only in the service's counters.
+// The server stores six series for every address that the service ever had. So leave host metrics
+// off if addresses come and go. After a host is removed, one last report sets all its gauges except
+// the score to 0. What the host counted in its last second appears only in the service's counters.
 //
 // Addresses are made safe for every server. Letters, digits and hyphens stay. A dot becomes one
 // underscore, a colon two, and anything else one. If that loses something, or the address is longer

@@ -15,9 +15,8 @@ import (
 //
 // Any string is allowed. A host whose address cannot be dialled is ejected, with the cause in the
 // log and in GetConn's errors, and does the other hosts no harm. If the driver can tell beforehand,
-// the log says so at once (see Driver). Add does nothing if the address is
-// registered already or the service is closed. With MaxHosts, pooly may not use this host, or may
-// stop using another.
+// the log says so at once (see Driver). Add does nothing if the address is registered already or
+// the service is closed. With MaxHosts, pooly may not use this host, or may stop using another.
 func (s *Service) Add(address string) {
 	s.mu.Lock()
 	known := s.registeredLocked(address)

@@ -20,10 +20,10 @@ import (
 // lowest load is picked. A host that was never timed gets one lease to start with. The weight is as
 // in [PowerOfTwo].
 //
-// HotCold expects of a host that had few leases at once that twice as many take twice as long. If
-// hosts do not become slower with load, such a host stays below its share after it has joined or
-// has been slow. [LeastLatency] has no such expectation, and a shorter tail if many clients share
-// the hosts.
+// If a host had few leases at once, HotCold expects twice as many leases to take twice as long
+// there. If hosts do not become slower with load, such a host stays below its share after it has
+// joined or has been slow. [LeastLatency] has no such expectation, and a shorter tail if many
+// clients share the hosts.
 //
 // Prequal asks servers for their figures, which count the requests of all clients. HotCold knows
 // the leases of this process alone, and sees in the latencies what other clients do to a host.

@@ -65,10 +65,10 @@ func (s *Service) sharesOf(p Picker) (shares []float64) {
 	return sharer.Shares()
 }
 
-// History returns, by address, what the score of each host in use is made of. That is the mean of
-// the scores that were released in each slot, which is a sixtieth of DecayDuration. The slots are
-// in order, oldest first, the current one last. There are 60, or fewer for a host that was added
-// later than that.
+// History returns, by address, what the score of each host in use is made of. There is one value
+// for each slot, a sixtieth of DecayDuration: the mean of the scores that were released in it. The
+// slots are in order, oldest first, the current one last. There are 60, or fewer for a host that
+// was added later than that.
 //
 // A slot in which nothing was released is NaN. In the score it counts as 0.5.
 //

@@ -146,6 +146,7 @@ type HostStats struct {
 	// Draining says that the host is drained (see Service.Drain). It is empty once Open and Dialing
 	// are 0. The score is then 0, and the counters are about the connections that are left.
 	Draining bool
+
 	// OtherRequests is how many requests of other clients the host had in flight when it last told
 	// its load (see Conn.ReportLoad and Prober). It is 0 if that is unknown, or older than 10 s.
 	OtherRequests int
