@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// morePicks is how many more hosts a call asks the strategy for, so that what overflows follows the
-// scores too.
+// morePicks is how many more hosts a call asks the strategy for, so that calls that find a full
+// host follow the scores too.
 const morePicks = 2
 
 // acquire leases a connection for a call whose first pick has no idle connection. first is that
-// host, nil if none was picked. full says that first has no room for a dial either.
+// host; nil: none was picked. full says that first has no room for a dial either.
 //
 // The call asks a few more hosts that the strategy picks, each for an idle connection or a dial.
 // Then it waits in the queue, and the first pool that has something serves it. It does not use the

@@ -48,14 +48,14 @@ type Arm struct {
 	// Score is the host's quality in [0, 1]. A host that was just added has 0.5.
 	Score float64
 
-	// Trials is the number of Releases that the score rests on, each weighted by its age: a Release
-	// in the newest of n slots counts 1, one in the slot of age k counts (n-k)/n.
+	// Trials is the number of Releases that the score rests on, each weighted by its age. Of n
+	// slots, a Release in the slot of age k (newest 0) counts (n-k)/n.
 	Trials float64
 
 	// Before the ScoreCalculator:
 	mean   float64       // see Mean
 	recent decay.Segment // the trials of the last seconds; see decay.Recent
-	learnt decay.Segment // those that learning strategies go by; see decay.Learnt
+	learnt decay.Segment // the trials that learning strategies go by; see decay.Learnt
 
 	host    *host    // nil in an Arm made by hand
 	cluster *cluster // the host's; copied here so that Mean need not read the host's memory
@@ -75,8 +75,9 @@ func (a Arm) Mean() float64 {
 }
 
 // evidence returns the mean score of the trials that learning strategies go by, and their number.
-// They are more than Trials if the service is seldom used, and only the newest ones if these
-// contradict the others (see decay.Learnt). In an Arm made by hand they are Mean and Trials.
+// If the service is seldom used, there are more of them than Trials. If the newest trials
+// contradict the others, only the newest count (see decay.Learnt). In an Arm made by hand they are
+// Mean and Trials.
 func (a Arm) evidence() (mean, trials float64) {
 	if a.host == nil {
 		if !(a.Trials > 0) { // so that NaN is none
@@ -120,13 +121,13 @@ func (a Arm) InUse() int {
 // once. Shorter leases pull it down with a time constant of 10 s, and so does time itself while the
 // service is in use. It is 0 before the first timed lease ended, and in an Arm made by hand.
 //
-// A lease rated below half of what is usual shows no speed: it counts as a usual one at least.
-// Until the next refresh, or until a lease of the host ends well, Latency is then ten times as
-// long.
+// A lease rated below half of the usual score shows no speed: it counts as at least as long as a
+// usual lease. Latency is then ten times as high, until the scores are computed next or a lease of
+// the host ends well.
 //
-// The first call makes the service time its leases from then on, which costs two clock readings per
-// lease, or one in 16 if there are more than 50,000 a second. A strategy that does not call it does
-// not pay.
+// The first call makes the service time its leases from then on. That costs two clock readings per
+// lease. If there are more than 50,000 leases a second, one in 16 is timed. A strategy that does
+// not call Latency does not pay.
 func (a Arm) Latency() time.Duration {
 	if a.host == nil {
 		return 0
@@ -135,12 +136,12 @@ func (a Arm) Latency() time.Duration {
 	return time.Duration(a.host.latency.Load())
 }
 
-// ExpectedLatency returns how long a lease of the host that begins now should last, given how many
-// are in use: base + slope · (in use + 1), a line fitted by least squares to the leases that ended
-// lately. It is 0 before the first timed lease ended, and in an Arm made by hand.
+// ExpectedLatency returns how long a lease of the host that begins now should last: base + slope ·
+// (in use + 1). This line is fitted by least squares to the leases that ended lately. It is 0
+// before the first timed lease ended, and in an Arm made by hand.
 //
-// The first call makes the service time its leases, as Latency does, and fit the line to each of
-// them from then on. A call costs what InUse and Latency cost together.
+// From the first call on, the service times its leases, as for Latency, and fits the line to them.
+// A call costs as much as InUse and Latency together.
 func (a Arm) ExpectedLatency() time.Duration {
 	if a.host == nil {
 		return 0

@@ -8,8 +8,8 @@ type bell struct {
 	next atomic.Pointer[chan struct{}] // closed by the next ring; nil: nobody waits
 }
 
-// listen returns a channel that the next ring closes. What it is about must be looked at afterwards,
-// so that no ring is missed.
+// listen returns a channel that the next ring closes. Call listen before you look at what may
+// change, so that no ring is missed.
 func (b *bell) listen() <-chan struct{} {
 	for {
 		if next := b.next.Load(); next != nil {

@@ -62,7 +62,7 @@ func (b *budget) depositLocked(now time.Duration) {
 	}
 	b.at, b.seen = now, b.requests.Load()
 	if passed > window {
-		requests *= window / passed // of the window alone
+		requests *= window / passed // only those of the window
 	}
 	b.rate = b.rate*math.Exp(-passed/window) + requests/window
 	b.tokens += retryShare*requests + retryFloor*passed

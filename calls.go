@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The calls to the driver. Each is made without a lock. Each survives a method that panics, and one
-// that ends its goroutine (runtime.Goexit, for example t.FailNow in a test's driver).
+// The calls to the driver. Each is made without a lock. Each survives a method that panics, or that
+// ends its goroutine (runtime.Goexit, for example t.FailNow in a test's driver).
 
 var (
 	errTestHangs = errors.New("the driver's TestOnBorrow takes longer than TestTimeout")
@@ -197,13 +197,13 @@ func (p *Pool) temporary(l *Conn, cause error) (ok bool) {
 	return ok
 }
 
-// outcomeOf returns what an error tells that a lease ended with. otherwise is what it tells if the
-// connection is still fit for use. HostUp means a success there, so with an error it is HostDown.
+// outcomeOf returns what a lease tells that ended with an error. If the connection is still fit for
+// use, that is otherwise, with HostDown in place of HostUp.
 func (p *Pool) outcomeOf(l *Conn, cause error, otherwise outcome) outcome {
 	if isAnswer(cause) {
 		return otherwise
 	}
-	rated := otherwise.rated && !errors.Is(cause, context.Canceled) // which is the caller's wish
+	rated := otherwise.rated && !errors.Is(cause, context.Canceled) // the caller's wish
 	if p.temporary(l, cause) {
 		otherwise.rated, otherwise.cause = rated, cause
 		if otherwise.score == HostUp {

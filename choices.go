@@ -33,7 +33,8 @@ func leastOf(rng *rand.Rand, n, d int, cost func(int) float64) int {
 	return drawn[best]
 }
 
-// least is leastOf if all numbers are drawn, so none need be. n is at most sample.BufferSize.
+// least is leastOf for d = n: it compares all numbers, so it need not draw any. n is at most
+// sample.BufferSize.
 func least(rng *rand.Rand, n int, cost func(int) float64) int {
 	var costs [sample.BufferSize]float64
 	for i := range n {
@@ -60,25 +61,26 @@ type candidate struct {
 	weight float64 // the load is divided by it
 }
 
-// minWeight stands for a weight of 0, by which a load cannot be divided: a host that is down is the
-// last choice, and of several such hosts the one with the lowest load comes first.
+// minWeight replaces a weight of 0, because loads are divided by weights. So a host that is down is
+// the last choice. Of several such hosts, the host with the lowest load comes first.
 const minWeight = 1e-9
 
 // How a host's newest trials become its weight, see candidates.
 const (
 	priorTrials = 2    // how many usual trials a host is credited with
-	tolerance   = 0.05 // relative differences from the usual score that count for nothing
+	tolerance   = 0.05 // relative differences from the usual score that are ignored
 	severity    = 8
 	mostBetter  = 1.5 // how much better than usual a host can count
 )
 
-// candidates returns the arms as candidates. The weight is r⁸, where r is how good the host's
-// newest trials were, relative to what is usual: r = (2u + S) / (2 + T) / u, where S is the sum of
-// the scores of the T newest trials, and u the median of what the hosts score. Differences of 5 %
-// are taken for chance, so a host has weight 1 if r is within 1 ± 0.05. r is at most 1.5.
+// candidates returns the arms as candidates. The weight is r⁸. r is how good the host's newest
+// trials were, relative to what is usual: r = (2u + S) / (2 + T) / u. S is the sum of the scores of
+// the T newest trials, and u is the median of what the hosts score. Differences of 5 % are taken
+// for chance, so a host has weight 1 if r is within 1 ± 0.05. r is at most 1.5.
 //   - A host that does as well as the others has weight 1, and so has an untried host.
-//   - A host that fails loses nearly all traffic within a few trials. They are forgotten within
-//     seconds, or within the time of a few trials if those are rare, and then it is tried again.
+//   - A host that fails loses nearly all traffic within a few trials. The failures are forgotten
+//     within seconds, or within the time of a few trials if trials are rare. Then the host is tried
+//     again.
 //   - If all hosts fail alike, the weights stay 1.
 //
 // The power makes failures weigh more than speed: with 1 instead of 8, a host that fails a fifth of

@@ -60,13 +60,14 @@ func (p *Pool) freePlace() {
 }
 
 // destroy closes a connection in the background, since a driver may be slow. The place becomes free
-// once the driver has closed it, so that the host never sees more than MaxConns. If the driver hangs,
-// the place becomes free after closeGrace.
+// once the driver has closed it, so that the host never sees more than MaxConns. If the driver
+// hangs, the place becomes free after closeGrace.
 func (p *Pool) destroy(c *conn, why reason) {
 	p.destroyFor(c, why, nil)
 }
 
-// destroyFor is destroy for someone who waits for the place. Unless it is nil, freed is closed then.
+// destroyFor is destroy for a caller who waits for the place. It closes freed, unless nil, once the
+// place is free.
 func (p *Pool) destroyFor(c *conn, why reason, freed chan struct{}) {
 	if c.share != nil {
 		p.endShare(c, why)

@@ -21,7 +21,7 @@ type cluster struct {
 
 	changed bell // rings when hosts, or the health of one, have changed
 
-	answers atomic.Uint64 // that clients of DialContext got, from all hosts
+	answers atomic.Uint64 // answers that clients of DialContext got, from all hosts
 
 	fitting atomic.Bool // the strategy asks for latencies at the current load
 	// number of the current slot; kept up to date while the service is in use
@@ -36,7 +36,7 @@ type cluster struct {
 	usualLatency atomic.Int64 // median of their latencies; 0: none
 
 	rate       atomicFloat // trials a second, of all hosts
-	leastShare atomicFloat // of the picks, that a learning strategy gives each host; see pace
+	leastShare atomicFloat // share of the picks that a learning strategy gives each host; see pace
 }
 
 // A keeper has the hosts, and hears what becomes of them. Its methods are called without a lock.
@@ -60,7 +60,7 @@ type moment struct {
 	fade  float64 // the share of its expected latency that is left to an unused host
 }
 
-// leastUsualScore stands for a lower usual score, by which nothing could be measured.
+// leastUsualScore replaces a lower usual score, because nothing can be measured by a score near 0.
 const leastUsualScore = 0.01
 
 // usual returns the usual score of the hosts' trials.

@@ -55,14 +55,16 @@ type ServiceConfig struct {
 	// Do returns a Retry error. Default 5, as Envoy's consecutive_local_origin_failure; negative:
 	// never.
 	//
-	// The host must also be worse than the others. If other hosts fail too, it takes so many
-	// failures in a row that chance explains them in one case of 10⁸. And less than half as many of
-	// its leases as of theirs must end well, in proportion. While all hosts fail alike, none is
-	// ejected, and Stats.Panic is set. If fewer than half of the hosts are up then, hosts that were
-	// ejected for their leases take traffic again.
+	// The host must also be worse than the others. If other hosts fail too, two more conditions
+	// must hold:
+	//   - It has failed so many times in a row that chance explains this in one case of 10⁸.
+	//   - The share of its leases that end well is less than half of the other hosts' share.
 	//
-	// After a host is restored, one failure is enough while the others do not fail, until a lease
-	// of it ends well. These failures do not count:
+	// While all hosts fail alike, none is ejected, and Stats.Panic is set. If fewer than half of
+	// the hosts are up then, hosts that were ejected for their leases take traffic again.
+	//
+	// After a host is restored, one failure ejects it again while the others do not fail. This
+	// holds until one of its leases ends well. These failures do not count:
 	//   - leases that began before the host was last restored;
 	//   - leases that end with context.Canceled, which is the caller's own wish;
 	//   - leases that end with a timeout, if the host had less time than its leases usually take,
@@ -71,8 +73,8 @@ type ServiceConfig struct {
 
 	// BaseEjectionTime is how long an ejected host waits for its first probe: Envoy's
 	// base_ejection_time. It doubles with each failed probe, and with each further ejection until a
-	// lease of the host ends well. Default 100 ms: far less than Envoy's 30 s, because a probe
-	// finds out whether the host is back, and not a caller.
+	// lease of the host ends well. Default 100 ms: far less than Envoy's 30 s, because a probe, and
+	// not a caller, finds out whether the host is back.
 	BaseEjectionTime time.Duration
 
 	// MaxEjectionTime bounds the doubled time: Envoy's max_ejection_time. A host that works again
@@ -84,18 +86,22 @@ type ServiceConfig struct {
 	// MaxEjectionPercent bounds the share of hosts that may be ejected because of their leases:
 	// Envoy's max_ejection_percent. If there are two hosts or more, one may always be ejected. The
 	// last host is never ejected in this way. Hosts whose dials fail are ejected without bound, but
-	// they count. Default 80: two of three hosts, and 240 of 300. Envoy's default is 10.
+	// they count in this share. Default 80: two of three hosts, and 240 of 300. Envoy's default is
+	// 10.
 	MaxEjectionPercent int
 
-	// CheckInterval is how long a host that is up may be unused until it is checked. If the driver is
-	// a Pinger and a connection is idle, that connection is pinged. Otherwise the host is dialled,
-	// and the new connection is closed if another is idle. If all MaxConns connections are idle, one
-	// is closed to make room. A failure counts like that of any dial, or of a ping (see KeepAlive).
-	// Each interval is lengthened by up to a tenth at random. Default 0: no checks.
+	// CheckInterval is how long a host that is up may be unused until it is checked. If the driver
+	// is a Pinger and a connection is idle, that connection is pinged. Otherwise the host is
+	// dialled, and the new connection is closed if another is idle. If all MaxConns connections are
+	// idle, one is closed to make room. A failed check counts like any failed dial, or any failed
+	// ping (see KeepAlive). Each interval is lengthened by up to a tenth at random. Default 0: no
+	// checks.
 	CheckInterval time.Duration
 
-	// DecayDuration is how far back a host's score looks, in 60 slots of which newer ones weigh
-	// more. Default 1 min.
+	// DecayDuration is how far back a host's score looks, in 60 slots. The score is the weighted
+	// mean of the slots since the host was added: of n slots, the slot of age k (newest 0) weighs
+	// n-k. The value of a slot is the mean of its Release scores, or 0.5 if it has none. Default 1
+	// min.
 	DecayDuration time.Duration
 
 	// MemoizeScoreDuration is the shortest time between two computations of the scores. With
@@ -152,19 +158,18 @@ type ServiceConfig struct {
 	ProbeRate float64
 
 	// ProbeWait is how long a call waits for its probes, at most. Without a wait, the call's probes
-	// serve later calls. So a wait pays if a client has few requests a second, and if a probe takes
-	// much less time than a request. It comes before the waits that WaitTimeout bounds. Default 0:
-	// no wait.
+	// serve later calls. A wait pays if a client has few requests a second, and if a probe takes
+	// much less time than a request. WaitTimeout does not bound this wait. Default 0: no wait.
 	ProbeWait time.Duration
 
 	// Observer is told of dials, waits, leases, ejections and retries. It is copied. Default nil:
-	// nobody is, at no cost.
+	// no Observer, at no cost.
 	Observer *Observer
 
-	// Logger gets hosts that are ejected, addresses that the driver cannot dial, hosts that fail
-	// alike, resolvers that fail and leaks (warn), hosts that are restored (info), and plug-ins that
-	// misbehave (error). Default: slog.Default, from warn on. A logger with slog.DiscardHandler
-	// silences the service.
+	// Logger gets the service's messages. Warnings are about hosts that are ejected or fail alike,
+	// addresses that the driver cannot dial, resolvers that fail, and leaks. Errors are about
+	// plug-ins that misbehave. Hosts that are restored are logged as info. Default: slog.Default,
+	// from warn on. A logger with slog.DiscardHandler silences the service.
 	Logger *slog.Logger
 }
 

@@ -36,7 +36,7 @@ type conn struct {
 	leases  *[leaseChunk]Conn // guarded by pool.mu, then by the lease; nil before the first
 	start   time.Duration     // set by the lease; when it began, by the pool's clock; 0: not timed
 	since   int64             // guarded by pool.mu; when the lease began, by the coarse clock
-	load    int32             // guarded by pool.mu; the pool's load when the lease began, with it
+	load    int32             // guarded by pool.mu; the pool's load with the lease, when it began
 	epoch   uint32            // guarded by pool.mu; the pool's epoch when the lease began
 	used    uint8             // guarded like leases; how many of them were handed out
 	fresh   bool              // guarded by pool.mu, then by the lease; dialled and not tested since
@@ -83,11 +83,12 @@ func Value[T any](c *Conn) T {
 	return c.Interface().(T)
 }
 
-// NetConn returns the connection as a net.Conn. If it is none, but has a method NetConn() net.Conn,
-// NetConn returns what that returns. Otherwise it returns nil.
+// NetConn returns the connection as a net.Conn. If the connection is not a net.Conn but has a
+// method NetConn() net.Conn, the result is what that method returns. Otherwise it is nil.
 //
 // Closing it directly does no harm. But Release must be called all the same, with the error that
-// led to it: the pool does not see the close, and keeps the connection's place until then.
+// led to the close. The pool does not see the close, and until Release the connection counts in
+// MaxConns.
 func (c *Conn) NetConn() net.Conn {
 	return asNetConn(c.Interface())
 }
@@ -135,7 +136,7 @@ func (c *Conn) Address() string {
 // a host that answers each request with an error at once must not look like the best. A lower score
 // counts as it is. A Pool used alone keeps no score.
 //
-// The connection is given back even if Release returns an error. That is one of:
+// The connection is given back even if Release returns an error. The error is one of:
 //   - ErrConnReleased: the lease had ended before; nothing is touched;
 //   - ErrPoolClosed: Close has closed the connection;
 //   - ErrInvalidArg: score is not in [0, 1], so nothing is rated; or the outcome is of another
@@ -191,11 +192,13 @@ func (c *Conn) releaseAfter(err any, score float64) error {
 //		return pooly.Answered(err)
 //	}
 //
-// Do not mark an error that leaves a reply unread. If a host answers each request with an error
-// because it is not fit to serve, such as Redis while it loads its data, return Retry(Answered(err)):
-// another host gets the request, the host is rated HostDown, and the connection is kept.
+// Do not mark an error that leaves a reply unread. A host may answer each request with an error
+// because it is not fit to serve, such as Redis while it loads its data. Then return
+// Retry(Answered(err)): another host gets the request, the host is rated HostDown, and the
+// connection is kept.
 //
-// The mark may be wrapped, but not joined with other errors. errors.Is and errors.As see through it.
+// The mark may be wrapped, but not joined with other errors. errors.Is and errors.As see through
+// it.
 func Answered(err error) error {
 	if err == nil {
 		return nil

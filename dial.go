@@ -16,13 +16,13 @@ var (
 type dial struct {
 	more    int             // how many connections to dial after this one, one after the other
 	probe   bool            // a background dial that finds out whether an ejected host is back
-	began   uint64          // the host's number of ejections when the dial began; 0: it was not ejected
+	began   uint64          // the host's ejections when the dial began; 0: it was not ejected
 	renews  bool            // it shares nothing with connections from before Evict
-	check   bool            // it finds out whether a host works that is up, see Pool.checkNew
+	check   bool            // it finds out whether a host that is up works, see Pool.checkNew
 	checked bool            // the driver's Check has passed
 	beganAt time.Duration   // by the pool's clock
-	values  context.Context // of the caller that the dial is for; nil: it is for nobody in particular
-	ctx     context.Context // that the driver gets, without its timeout
+	values  context.Context // context of the caller that the dial is for; nil: for nobody
+	ctx     context.Context // what the driver gets, without the timeout
 	ended   func()          // called without a lock when it has ended; nil: nobody waits for it
 	stall   *time.Timer     // calls dialStalls; nil if there is no FallbackDelay
 	watch   *time.Timer     // abandons a try if the driver ignores its context

@@ -23,57 +23,59 @@ import (
 // The network and the address are ignored: the service's driver and hosts decide. A Dialer does the
 // same and scores latencies. In the repository, examples/clients has go-redis, pgx and gRPC.
 //
-// DialContext always dials, with ctx and its values; it takes no connection from the pool. Each call
-// makes up to GetAttempts rounds over the hosts, ejected ones only if all are. If a dial takes
+// DialContext always dials, with ctx and its values; it takes no connection from the pool. Each
+// call makes up to GetAttempts rounds over the hosts, ejected ones only if all are. If a dial takes
 // longer than FallbackDelay, the next host is dialled in parallel, and the first to connect wins.
-// ctx and WaitTimeout bound the call. Its errors are those of GetConnContext.
+// ctx and WaitTimeout bound the call. It returns the same errors as GetConnContext.
 //
 // The connection is the caller's until Close, and nobody else has used it or will. The driver's
 // connection must be a net.Conn, as NetDriver's is.
 //
 // There is no limit of connections, since the client has its own. If MaxConns is set, it is a limit
-// per host. A call fails at once with ErrOverloaded if all hosts that are up have reached it, and
-// the client would have to wait.
+// per host. A call that would have to wait, because all hosts that are up have reached the limit,
+// fails at once with ErrOverloaded.
 //
 // The host is rated while the connection lives, and not only at its end, which may be hours away:
 //   - HostUp whenever bytes come after a write, since they are an answer. Also for the first bytes
 //     of a server that speaks first.
 //   - HostDown if a write fails. Also if a read fails, times out or finds the end of the stream
-//     while an answer is due. This counts against the host's health, and the connection rates the
-//     host no more. A deadline set in the past is how clients interrupt themselves, and rates
-//     nothing.
+//     while an answer is due. This counts against the host's health, and from then on the
+//     connection does not rate the host. A deadline in the past rates nothing: clients set it to
+//     interrupt themselves.
 //   - HostDown if the client closes the connection after it waited for an answer for a second or
-//     more, and the host hangs: it has answered nobody while each other host has answered five
-//     times. http.Transport gives up in this way. Users who leave a long poll do the same, and the
-//     host is well.
+//     more, and the host hangs. A host hangs if it has answered nobody while each other host has
+//     answered five times. http.Transport gives up in this way. Users who leave a long poll close
+//     their connections in the same way, but the host does not hang then.
 //
 // InUse counts the open connections. Strategies that go by latency get the latencies of the
 // answers.
 //
-// Remove and Close leave the connection to its user, Close only until CloseDeadline. So close the
-// client before the service. Clients keep connections, so hosts that are added or restored would
-// get no traffic. See Outdated for how clients let go of connections without losing a request.
-// go-redis and go-sql-driver/mysql do so by themselves.
+// After Remove, the connection stays open until its user closes it. After Close, it stays open
+// until CloseDeadline at most. So close the client before the service. Clients keep connections, so
+// hosts that are added or restored would get no traffic. Outdated says which connections a client
+// should close. go-redis and go-sql-driver/mysql close them without it.
 //
-// The connection has CloseRead, CloseWrite and SyscallConn if the driver's connection has them, and
-// ReadFrom. It is no *net.TCPConn: set socket options in the driver, see NetDriver.SetDialContext.
+// The connection has ReadFrom. It has CloseRead, CloseWrite and SyscallConn if the driver's
+// connection has them. It is no *net.TCPConn: set socket options in the driver (see
+// NetDriver.SetDialContext).
 //
-// The first call closes the connections that were dialled in advance, and PrespawnConns has no
-// effect from then on: a client begins each connection with a handshake of its own.
+// The first call closes the connections that were dialled in advance. From then on PrespawnConns
+// has no effect: a client begins each connection with a handshake of its own.
 //
-// Use a service for either DialContext or GetConn. If they share it, DialContext closes idle
-// connections of GetConn's callers when it needs their place.
+// Use a service for either DialContext or GetConn. If both use it, DialContext closes idle
+// connections of GetConn's callers to make room for its own.
 func (s *Service) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return (&Dialer{Service: s}).DialContext(ctx, network, address)
 }
 
-// Dialer is Service.DialContext with options.
+// Dialer is Service.DialContext with options. It may be used concurrently.
 type Dialer struct {
 	Service *Service
 
 	// Score rates an answer by the time from the first write to the first byte read after it. If
 	// the client closes the connection without an answer in less than a second, Score gets the time
-	// that the client waited. Its result is brought into [0, 1]. Default nil: HostUp.
+	// that the client waited. A result outside [0, 1] becomes the nearer bound. Score may be called
+	// concurrently. Default nil: HostUp.
 	//
 	//	func(firstByte time.Duration) float64 {
 	//		return pooly.LatencyScore(firstByte, 5*time.Millisecond)
@@ -108,7 +110,7 @@ type clientConn struct {
 	host  *host
 	score func(time.Duration) float64 // nil: HostUp
 	born  time.Duration               // by the pool's clock
-	stays time.Duration               // after another host was added or restored, see outdated
+	stays time.Duration               // how long after a host was added or restored, see outdated
 
 	asked   atomic.Int64 // time of the first unanswered write, by the pool's clock; 0: none
 	heard   atomic.Bool  // something was read
@@ -124,8 +126,8 @@ const longWait = time.Second
 
 var errGaveUp = errors.New("the client waited for an answer and closed the connection")
 
-// newClientConn returns a connection that has only those optional methods that nc has, because
-// callers ask by type assertion.
+// newClientConn returns a connection with only the optional methods that nc has, because callers
+// ask by type assertion.
 func newClientConn(nc net.Conn, lease *Conn, score func(time.Duration) float64) net.Conn {
 	h := hostOf(lease)
 	c := &clientConn{Conn: nc, lease: lease, host: h, score: score, born: h.clock.now()}
@@ -246,8 +248,8 @@ func (c *clientConn) Close() (err error) {
 }
 
 // silentFor is how many answers each other host must have given since a host last answered, so that
-// the host counts as hanging. By chance, a host that works gets none of so many requests in one case
-// of e⁵.
+// the host counts as hanging. By chance, a host that works gets none of that many requests in one
+// case of e⁵.
 const silentFor = 5
 
 // hangs reports whether a host has answered nobody while the others have. Otherwise a user may just

@@ -23,7 +23,8 @@ import (
 //
 //	return pooly.Answered(errNoUser)
 //
-// To rate by degrees, or not by the error, f releases the connection itself, as its last act:
+// To rate by degrees, or independently of the error, f releases the connection itself, as its last
+// act:
 //
 //	c.Release(err, pooly.LatencyScore(time.Since(began), 20*time.Millisecond))
 //
@@ -44,15 +45,16 @@ import (
 //
 // If ctx ends while f runs, the connection's socket is closed under f, so that its reads and writes
 // fail. Do's error then wraps ctx.Err() and the cause. Do finds the socket if Conn.NetConn does:
-// the connection is a net.Conn, or has a method NetConn() net.Conn. It closes the one at the
-// bottom, beneath TLS for example. Connections of other types, and those of NewSharedDriver, are not
-// closed: f must heed ctx.
+// the connection is a net.Conn, or has a method NetConn() net.Conn. It closes the connection at the
+// bottom, beneath TLS for example. It does not close connections of other types, nor shared clients
+// (see NewSharedDriver): there f must heed ctx.
 //
 // If ctx is cancelled, the host is not rated. If a deadline passes, the host is rated HostDown,
 // unless it had less time than its leases usually take.
 //
-// Do returns f's error without the mark of Retry or Answered, or the error of GetConnContext. If no connection
-// can be had for another run, the error wraps both. f must not keep the connection.
+// Do returns f's error without the mark of Retry or Answered, or the error of GetConnContext. If no
+// connection can be had for another run, the error wraps both errors. f must not keep the
+// connection.
 func (s *Service) Do(ctx context.Context, f func(*Conn) error) error {
 	s.retries.request()
 	c, err := s.lease(ctx, true)

@@ -3,7 +3,7 @@ package pooly
 import "context"
 
 // Driver tells a pool how to connect, close and judge one kind of connection. [NetDriver] is the
-// driver for TCP, Unix sockets and TLS. [DriverOf] makes a driver of functions, and
+// driver for TCP, Unix sockets and TLS. [DriverOf] makes a driver from functions, and
 // [NewSharedDriver] one for clients that serve many callers at once. In the repository,
 // examples/clients has drivers for Redis and memcached.
 //
@@ -11,7 +11,7 @@ import "context"
 // gets the *Conn that Dial returned, not the lease that GetConn hands out. If a method panics, the
 // connection counts as broken, and the panic and its stack are logged.
 //
-// A driver may have two more methods:
+// A driver may implement Pinger, Checker and Prober. It may also have these methods:
 //   - DefaultMaxConns() int returns what MaxConns is if the configuration leaves it 0, for a
 //     protocol that the usual default does not suit.
 //   - CheckAddress(address string) error returns an error if an address can never be dialled, such
@@ -26,21 +26,27 @@ type Driver interface {
 	// serve another caller. The exception is DialContext, which dials with its caller's context.
 	//
 	// If a caller's wait starts the dial, ctx has the values of that caller's context, such as its
-	// trace. Whoever comes first may get the connection, so the values must not decide what it is.
-	// A dial in the background has none: PrespawnConns, probes, and dials while no host is up.
+	// trace. Another caller may get the connection, so it must not depend on the values. Dials in
+	// the background have no values: dials for PrespawnConns, probes, and dials while no host is
+	// up.
 	//
 	// Its error is the cause that GetConn reports for the address.
 	//
-	// If connections share something, such as a socket, Dial must make that anew if IsProbe(ctx).
+	// If connections share something, such as a socket, Dial must make a new one if IsProbe(ctx).
 	Dial(ctx context.Context, address string) (*Conn, error)
 
 	// Close closes the connection. It is called once for each connection that Dial returned. If it
-	// takes longer than a second, its place in the pool becomes free before it returns.
+	// takes longer than a second, the pool does not wait for it: another connection may take the
+	// place of the closed one.
 	Close(c *Conn)
 
-	// TestOnBorrow is called before a connection is leased, about once a second for connections that
-	// stay idle while others are leased, and after KeepAlive for those that stay idle. After an error the connection is closed and not
-	// handed out. Every GetConn calls it, so it must not wait for the network. If it might, set
+	// TestOnBorrow says whether an idle connection is fit for use. After an error the connection is
+	// closed and not handed out. TestOnBorrow is called:
+	//   - before each lease;
+	//   - about once a second for idle connections, while others are leased;
+	//   - after KeepAlive for connections that stay idle.
+	//
+	// Every GetConn calls it, so it must not wait for the network. If it might, set
 	// PoolConfig.TestTimeout.
 	TestOnBorrow(c *Conn) error
 
@@ -100,8 +106,9 @@ type optional interface {
 }
 
 // IsProbe reports whether a Dial with this context must share nothing with older connections of the
-// host. Either it finds out if an ejected host is back, of which they prove nothing. Or Evict was
-// called, and they are to be closed.
+// host. There are two reasons:
+//   - The dial finds out whether an ejected host is back. Older connections do not prove that.
+//   - Evict was called, so older connections are to be closed.
 func IsProbe(ctx context.Context) bool {
 	return ctx.Value(probeKey{}) != nil
 }

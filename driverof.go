@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// DriverFuncs are what DriverOf and NewSharedDriver make a driver of. T is the type of a connection.
-// Only Dial is required. All are called concurrently, and never with a lock held.
+// DriverFuncs are the functions from which DriverOf and NewSharedDriver make a driver. T is the
+// type of a connection. Only Dial is required. All are called concurrently, and never with a lock
+// held.
 type DriverFuncs[T any] struct {
 	// Dial connects to address. It should give up when ctx ends, see Driver.Dial.
 	Dial func(ctx context.Context, address string) (T, error)
@@ -16,14 +17,14 @@ type DriverFuncs[T any] struct {
 	Close func(T) error
 
 	// Test returns an error if a connection is unfit for use, see Driver.TestOnBorrow. It must not
-	// wait for the network. Default nil: all are fit.
+	// wait for the network. Default nil: all connections are fit.
 	Test func(T) error
 
 	// Temporary reports whether a connection is still fit for use after an error, see
-	// Driver.Temporary. Default nil: it never is.
+	// Driver.Temporary. Default nil: no error is temporary.
 	Temporary func(error) bool
 
-	// Ping asks the server for a sign of life, see Pinger. Default nil: the driver is no Pinger.
+	// Ping asks the server for a sign of life, see Pinger. Default nil: there are no pings.
 	Ping func(ctx context.Context, connection T) error
 
 	// Check tells whether an ejected host is back, see Checker. Default nil: a dial is enough.
@@ -54,8 +55,8 @@ func (f *DriverFuncs[T]) close(value T) {
 	}
 }
 
-// DriverOf returns a driver made of functions. Conn.Interface returns a connection, a T; so does
-// Value, and DoWith hands it to a function.
+// DriverOf returns a driver made from functions. Conn.Interface and Value return a connection, a T.
+// DoWith hands it to a function.
 //
 //	type client struct {
 //		net.Conn
@@ -73,10 +74,10 @@ func (f *DriverFuncs[T]) close(value T) {
 //		},
 //	})
 //
-// If T is a net.Conn, as it is if it embeds one, or has a method NetConn() net.Conn, the driver
-// knows its socket:
-//   - A connection is not handed out again if its peer has closed it, or if bytes are unread, as
-//     with NetDriver. Deadlines that the last user has left are removed. Test is asked besides.
+// If T is a net.Conn (for example because it embeds one), or has a method NetConn() net.Conn, the
+// driver knows its socket:
+//   - As with NetDriver, a connection is not handed out again if its peer has closed it, or if it
+//     holds unread bytes. Deadlines that the last user left are removed. Test is called too.
 //   - Service.Do closes the socket when its context ends.
 //
 // It panics if Dial is nil.

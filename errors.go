@@ -21,7 +21,7 @@ var (
 	// ErrPoolClosed says that the service or pool was closed, before the call or during it.
 	ErrPoolClosed = errors.New("pooly: pool is closed")
 
-	// ErrOpTimeout says that WaitTimeout or CloseDeadline passed first.
+	// ErrOpTimeout says that WaitTimeout or CloseDeadline passed before the operation was done.
 	ErrOpTimeout = errors.New("pooly: operation timed out")
 
 	// ErrNoHostAvailable says that a service has no host, or that no host could be reached in
@@ -33,7 +33,7 @@ var (
 	// DialContext found MaxConns connections at each host. A later call may succeed.
 	ErrOverloaded = errors.New("pooly: overloaded")
 
-	// ErrRetriesSpent says that the service's budget of retries is spent, see LeaseOptions.Retry.
+	// ErrRetriesSpent says that the service's budget of retries is spent (see LeaseOptions.Retry).
 	ErrRetriesSpent = errors.New("pooly: retry budget spent")
 
 	// ErrConnReleased says that the lease had been released before.
@@ -79,7 +79,7 @@ type Usage struct {
 	Dialing  int // dials in flight
 	Waiting  int // callers in the queue
 
-	// OldestLease is how long the oldest lease has lasted, right to about 100 ms. It is 0 if
+	// OldestLease is how long the oldest lease has lasted, to within about 100 ms. It is 0 if
 	// nothing is leased, and for a Pool used alone.
 	OldestLease time.Duration
 }

@@ -6,7 +6,7 @@ import "fmt"
 
 // Evict closes the idle connections in the background, and leased ones when they are released. New
 // ones are dialled when callers need them, first one at a time, then more and more. Evict does not
-// wait, and counts nothing against the host.
+// wait. It counts nothing against the host.
 //
 // Use it if connections must not be kept: after new credentials, or after a change behind the
 // address. Outdated then reports true for connections of DialContext.
@@ -77,8 +77,8 @@ func (p *Pool) resized(former int) {
 	p.destroyAll(idle, forSurplus)
 }
 
-// surplusLocked returns how many connections and dials there would be beyond MaxConns, with so many
-// more, apart from those that are being closed. There are none unless MaxConns has shrunk.
+// surplusLocked returns how many connections and dials would exceed MaxConns with the given number
+// more. Connections that are being closed do not count. None exceed it unless MaxConns has shrunk.
 func (p *Pool) surplusLocked(more int) int {
 	if p.open-p.apart <= p.most() {
 		return 0

@@ -20,8 +20,8 @@ const (
 	// any dial opens the gate.
 	gateSilent
 
-	// A dial failed, although the host serves (see Pool.hopesLocked). Time, a dial that connects, or
-	// a connection that is closed opens the gate.
+	// A dial failed, although the host serves (see Pool.hopesLocked). Time, a dial that connects,
+	// or a connection that is closed opens the gate.
 	gatePaused
 )
 
@@ -40,9 +40,9 @@ func (g *gate) resume() {
 	}
 }
 
-// connected records a dial that connected, where all may be in flight at once. A host that was down
-// gets its dials like TCP's slow start: each connected dial allows one more at a time. So the
-// clients of a host that comes back do not overload it together.
+// connected records a dial that connected. all is how many dials may be in flight at most. A host
+// that was down gets its dials like TCP's slow start: each connected dial allows one more at a
+// time. So the clients of a host that comes back do not overload it together.
 func (g *gate) connected(all int) {
 	if g.most == 0 {
 		g.most = all

@@ -74,7 +74,7 @@ func (h *host) become(to status) {
 	s.generation.Add(1)
 }
 
-// eject ejects the host and closes its idle connections, which are as suspect as the one that
+// eject ejects the host and closes its idle connections: they are as suspect as the connection that
 // failed. The caller must call after without a lock.
 func (h *host) eject(cause error, byFeedback bool) (after func()) {
 	h.cause, h.byFeedback = cause, byFeedback

@@ -6,18 +6,20 @@ import (
 	"time"
 )
 
-// Hooks are functions that pools call at the turns of a connection's life. All are optional.
+// Hooks are functions that pools call when a connection is dialled, leased, released and closed.
+// All are optional.
 //
 // They are called concurrently for different connections, one at a time for each connection, and
-// never with a lock held. Each gets the *Conn that the driver's Dial returned, the same for the life
-// of the connection. It is no lease: Release of it returns ErrConnReleased. A hook that panics
-// counts as one that refuses the connection, and the panic and its stack are logged.
+// never with a lock held. Each gets the *Conn that the driver's Dial returned, the same for the
+// life of the connection. It is no lease: Release of it returns ErrConnReleased. If a hook panics,
+// that counts as refusing the connection, and the panic and its stack are logged.
 //
 // With NewSharedDriver each place at the client counts as a connection. Set a client up in Dial.
 type Hooks struct {
-	// OnConnect is called after the driver's Dial, before the connection is used: for what a session
-	// needs first, such as HELLO or SET ROLE. ctx is that of the dial, so DialTimeout bounds both
-	// together. An error closes the connection, and the dial has failed with that error.
+	// OnConnect is called after the driver's Dial, before the connection is used: for what a
+	// session needs first, such as HELLO or SET ROLE. ctx is the dial's context, so DialTimeout
+	// bounds both together. An error closes the connection, and the dial has failed with that
+	// error.
 	//
 	// It is also called for probes of ejected hosts, and for connections of DialContext.
 	OnConnect func(ctx context.Context, c *Conn) error
@@ -36,9 +38,9 @@ type Hooks struct {
 	// The caller waits as long as PrepareConn takes. It is not called for DialContext.
 	PrepareConn func(ctx context.Context, c *Conn) (ok bool, err error)
 
-	// AfterRelease is called when a lease has ended and its connection would be kept, for example to
-	// reset a session. If it returns false, the connection is closed. The host's rating is that of
-	// Release either way.
+	// AfterRelease is called when a lease has ended and its connection would be kept, for example
+	// to reset a session. If it returns false, the connection is closed. Either way, the host is
+	// rated as Release says.
 	//
 	// It runs in the goroutine of Release, which returns after it. Until then the connection counts
 	// as leased, and its time as time of the lease. It is not called for DialContext.
@@ -49,8 +51,8 @@ type Hooks struct {
 	OnClose func(c *Conn)
 }
 
-// refusedMost is how many connections, dialled after the call began, PrepareConn may refuse. Older
-// ones do not count, because there is an end of them.
+// refusedMost is how many connections PrepareConn may refuse that were dialled after the call
+// began. Older connections do not count, because there are only so many.
 const refusedMost = 3
 
 // preparation is what one call knows of the connections that PrepareConn has refused.
@@ -60,7 +62,8 @@ type preparation struct {
 }
 
 // prepare calls PrepareConn for a lease that its caller has not seen. If the lease is refused, it
-// returns false, and the connection to destroy, and why, if it must be. An error ends the call.
+// returns false. If the connection must be destroyed, it returns the connection and the reason. An
+// error ends the call.
 func (r *preparation) prepare(
 	ctx context.Context, l *Conn,
 ) (ok bool, unfit *conn, why reason, err error) {
@@ -147,8 +150,8 @@ func (p *Pool) callOnClose(c *Conn) {
 }
 
 // afterReleaseLocked calls AfterRelease for a lease that ends with o, if its connection would be
-// kept. It releases p.mu during the call. It returns the handle that the connection is leased by
-// then: l is released already, so that a second Release of it finds that.
+// kept. It releases p.mu during the call. It returns the handle by which the connection is leased
+// then: l is released already, so that a second Release of l returns ErrConnReleased.
 func (p *Pool) afterReleaseLocked(l *Conn, o outcome) *Conn {
 	c := l.conn
 	if c.lease != l || c.cut || c.spent != 0 || o.fatal || p.closed || p.barred {
@@ -187,8 +190,8 @@ type withValues struct {
 	values context.Context
 }
 
-// Value returns what the pool's context has, or else what the caller's has. That a caller is itself
-// a driver that probes says nothing about this dial, see IsProbe.
+// Value returns what the pool's context has, or else what the caller's has. The mark of a probe is
+// left out: if a caller is itself a driver that probes, this dial is no probe (see IsProbe).
 func (c withValues) Value(key any) any {
 	if v := c.Context.Value(key); v != nil || key == (probeKey{}) {
 		return v

@@ -32,7 +32,7 @@ type host struct {
 	checkAt     time.Duration // guarded by Pool.mu; when the host is checked if nobody uses it; 0: unknown
 	checkedUses uint64        // guarded by Pool.mu; leases and dials when checkAt was set
 
-	answered atomic.Uint64 // what cluster.answers was when it last answered a client of DialContext
+	answered atomic.Uint64 // cluster.answers when the host last answered a client of DialContext
 }
 
 func (s *cluster) newHost(address string, score float64, now time.Duration) *host {
@@ -88,7 +88,7 @@ func (h *host) retire() (idle []*conn) {
 
 // timeLocked records how long a lease, or one request of it, took.
 //
-// A failure shows no speed: it counts as one that took at least as long as is usual among the
+// A failure shows no speed: it counts as a lease that took at least as long as is usual among the
 // hosts. Otherwise a host that fails at once would look fast and attract traffic. Until the next
 // refresh, when its weight tells, or until a lease ends well, the host looks slow. A lease that its
 // user cancelled, or that had too little time, says how long the host took at least.
@@ -167,7 +167,7 @@ const fewTrials = 20
 // recorded is what a refresh found out about a host.
 type recorded struct {
 	trials float64 // since the last refresh
-	mean   float64 // of all trials before; 0 if there were few
+	mean   float64 // mean of all trials before; 0 if there were few
 	worse  bool    // the trials contradict that mean
 }
 

@@ -18,11 +18,11 @@ import (
 //	host.conns.get.count counter  leases handed out
 //	host.conns.fails     counter  dials that failed
 //
-// They are taken from what Stats counts anyway, so GetConn and Release do not pay for them.
+// They come from what Stats counts anyway, so they cost GetConn and Release nothing.
 //
-// The server stores six series for every address that the service ever had, so beware if addresses
-// come and go. After a host is removed, one last report sets all its gauges except the score to 0.
-// What the host counted in its last second is in the service's counters alone.
+// The server stores six series for every address that the service ever had. So leave host metrics
+// off if addresses come and go. After a host is removed, one last report sets all its gauges except
+// the score to 0. What the host counted in its last second appears only in the service's counters.
 //
 // Addresses are made safe for every server. Letters, digits and hyphens stay. A dot becomes one
 // underscore, a colon two, and anything else one. If that loses something, or the address is longer
@@ -74,7 +74,7 @@ type hostMetrics struct {
 
 // reportedHost is a host that the server was told of.
 type reportedHost struct {
-	prefix      string // of its metrics' names
+	prefix      string // prefix of its metrics' names
 	tags        []statsd.Tag
 	gets, fails uint64 // the counters that were sent so far
 	round       uint64 // the last report that had the host

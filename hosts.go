@@ -15,9 +15,8 @@ import (
 //
 // Any string is allowed. A host whose address cannot be dialled is ejected, with the cause in the
 // log and in GetConn's errors, and does the other hosts no harm. If the driver can tell beforehand,
-// the log says so at once (see Driver). Add does nothing if the address is
-// registered already or the service is closed. With MaxHosts, pooly may not use this host, or may
-// stop using another.
+// the log says so at once (see Driver). Add does nothing if the address is registered already or
+// the service is closed. With MaxHosts, pooly may not use this host, or may stop using another.
 func (s *Service) Add(address string) {
 	s.mu.Lock()
 	known := s.registeredLocked(address)
@@ -37,9 +36,9 @@ func (s *Service) Add(address string) {
 	c.settle()
 }
 
-// Remove takes a host out, also one that is drained. When it returns, GetConn no longer picks the host. Its idle connections
-// are closed in the background, leased ones when they are released. Removing an unknown address
-// does nothing.
+// Remove takes a host out, even if it is drained. When it returns, GetConn no longer picks the
+// host. Its idle connections are closed in the background, leased ones when they are released.
+// Removing an unknown address does nothing.
 //
 // If the address is added again while leases are out, the host gets a new pool. The old leases do
 // not count there.
@@ -57,9 +56,9 @@ func (s *Service) Remove(address string) {
 }
 
 // SetHosts registers the given hosts and no others, in one change: every GetConn sees either the
-// old hosts or the new ones. Hosts that stay keep their connections and scores. Other hosts change
-// as by Add and Remove. Duplicates count once. It does not wait for the network, and it is cheap to
-// call with the full list each time.
+// old hosts or the new ones. Hosts that stay keep their connections and scores. Other hosts are
+// added and removed, as by Add and Remove. Duplicates count once. It does not wait for the network,
+// and it is cheap to call with the full list each time.
 //
 // Without addresses the service has no host, and GetConn fails with ErrNoHostAvailable.
 func (s *Service) SetHosts(addresses ...string) {

@@ -20,9 +20,10 @@ import (
 // lowest load is picked. A host that was never timed gets one lease to start with. The weight is as
 // in [PowerOfTwo].
 //
-// HotCold expects twice the leases to take twice the time at a host that had few at once. If hosts
-// do not become slower with load, such a host stays below its share after it has joined or has been
-// slow. [LeastLatency] has no such expectation, and a shorter tail if many clients share the hosts.
+// If a host had few leases at once, HotCold expects twice as many leases to take twice as long
+// there. If hosts do not become slower with load, such a host stays below its share after it has
+// joined or has been slow. [LeastLatency] has no such expectation, and a shorter tail if many
+// clients share the hosts.
 //
 // Prequal asks servers for their figures, which count the requests of all clients. HotCold knows
 // the leases of this process alone, and sees in the latencies what other clients do to a host.
@@ -37,9 +38,9 @@ type HotCold struct {
 }
 
 // NewHotCold returns a HotCold that draws the given number of hosts for each pick, at least 2. With
-// fewer hosts it compares all. quantile, in [0, 1], is the share of hosts that may be cold: at 1
-// all are, so only latency counts; at 0 next to none are, so only load counts. 5 and 0.84 are good
-// values. It panics if choices is below 2 or quantile outside [0, 1].
+// fewer hosts it compares all. quantile, in [0, 1], is the share of hosts that may be cold. At 1
+// all hosts are cold, so only latency counts. At 0 next to no host is cold, so only load counts. 5
+// and 0.84 are good values. It panics if choices is below 2 or quantile outside [0, 1].
 func NewHotCold(choices int, quantile float64) *HotCold {
 	if !(quantile >= 0 && quantile <= 1) {
 		panic(fmt.Errorf("%w: NewHotCold: quantile %v is outside [0, 1]", ErrInvalidArg, quantile))

@@ -17,14 +17,14 @@ type Sharer interface {
 }
 
 // Shares returns, by address, how likely each host in use is to be the strategy's next choice. The
-// shares add up to 1; an ejected host has 0. They do not tell of calls that find their first choice
-// full or gone, and go elsewhere.
+// shares add up to 1; an ejected host has 0. They leave out that a call goes elsewhere if its first
+// choice is full or gone.
 //
 // It returns nil if the strategy cannot tell (see Sharer), and while there is no host to choose. It
 // picks nothing, so it does not change which host is next.
 //
 // It is for pages that people look at: it is O(n), and if shares are estimated it asks the strategy
-// thousands of times. It is safe for concurrent use.
+// thousands of times. It may be called concurrently.
 func (s *Service) Shares() map[string]float64 {
 	s.refresh()
 	v := s.snapshot.Load()
@@ -65,14 +65,14 @@ func (s *Service) sharesOf(p Picker) (shares []float64) {
 	return sharer.Shares()
 }
 
-// History returns, by address, what the score of each host in use is made of: the mean of the
-// scores that were released in each slot, a sixtieth of DecayDuration. The slots are in order,
-// oldest first, the current one last. There are 60, or fewer for a host that was added later than
-// that.
+// History returns, by address, what the score of each host in use is made of. There is one value
+// for each slot, a sixtieth of DecayDuration: the mean of the scores that were released in it. The
+// slots are in order, oldest first, the current one last. There are 60, or fewer for a host that
+// was added later than that.
 //
 // A slot in which nothing was released is NaN. In the score it counts as 0.5.
 //
-// It is for pages that people look at: it locks each pool in turn. It is safe for concurrent use.
+// It is for pages that people look at: it locks each pool in turn. It may be called concurrently.
 func (s *Service) History() map[string][]float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

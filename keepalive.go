@@ -2,11 +2,11 @@ package pooly
 
 import "time"
 
-// How idle connections are looked at, besides the test before each lease:
-//   - While leases flow, about once a second, those that are not used are tested. Otherwise
-//     connections that the server has closed would stay half closed at the bottom of their stacks
-//     while fewer connections are in use.
-//   - Those that were idle for KeepAlive are tested, and pinged if the driver is a Pinger.
+// How idle connections are checked, besides the test before each lease:
+//   - While leases flow, unused connections are tested about once a second. Otherwise connections
+//     that the server has closed would stay half closed at the bottom of their stacks while fewer
+//     connections are in use.
+//   - Connections that were idle for KeepAlive are tested, and pinged if the driver is a Pinger.
 //
 // One connection at a time is taken out of its pool for this.
 
@@ -107,8 +107,8 @@ func (p *Pool) testTimeout() time.Duration {
 	return forever
 }
 
-// watchLocked has the reaper look at a new connection in time. If MinIdle misses more connections,
-// that is soon.
+// watchLocked has the reaper look at a new connection in time. If there are too few connections for
+// MinIdle, that is soon.
 func (p *Pool) watchLocked(c *conn) {
 	c.kept = p.clock.now()
 	if p.config.KeepAlive > 0 {
@@ -119,8 +119,8 @@ func (p *Pool) watchLocked(c *conn) {
 	}
 }
 
-// keepShare is which part of KeepAlive a connection may be looked at early, so that one sweep does
-// for many.
+// A connection may be looked at early by 1/keepShare of KeepAlive, so that one sweep serves many
+// connections.
 const keepShare = 8
 
 // keepLocked starts keepAlive if connections have been idle for KeepAlive. It returns when the next
@@ -130,7 +130,7 @@ func (p *Pool) keepLocked(now time.Duration) (next time.Duration) {
 	if every < 0 || p.closed || len(p.conns) <= int(p.outside) {
 		return forever
 	}
-	next = later(now, every) // for those that are leased
+	next = later(now, every) // for connections that are leased
 	for c := range p.idle.all() {
 		next = min(next, p.keepAt(c))
 	}

@@ -225,7 +225,7 @@ func (c *conn) weakenLocked() {
 // lostLease is a lease that was garbage-collected.
 type lostLease struct {
 	conn  *conn
-	count uint64 // of its watch
+	count uint64 // count of its watch
 }
 
 // end gives the place of a lost lease back. It closes the connection, whose state nobody knows.

@@ -14,9 +14,9 @@ import (
 // LeaseOptions are the options of Service.Lease.
 type LeaseOptions struct {
 	// Avoid has addresses of hosts that have failed the request. The lease is of another host while
-	// another can be reached. If no other host is up, any host may serve after RetryDelay. If no
-	// other host has room, any host may serve after FallbackDelay. If there is no other host, any
-	// host may serve at once. Unknown addresses count for nothing.
+	// one can be reached. If no other host is up, any host may serve after RetryDelay. If no other
+	// host has room, any host may serve after FallbackDelay. If there is no other host, any host
+	// may serve at once. Unknown addresses are ignored.
 	Avoid []string
 
 	// Retry says that the request was sent before. Retries have a budget: a fifth of the other
@@ -28,13 +28,13 @@ type LeaseOptions struct {
 	Cause error
 }
 
-// Lease is GetConnContext for those who build on pooly. ctx bounds both the wait and the use of the
-// connection, as in Do: a call that has waited gets no connection if too little time is left, and
-// fails with ErrOverloaded instead.
+// Lease is GetConnContext for packages that build on pooly. As in Do, ctx bounds both the wait and
+// the use of the connection. A call that has waited gets no connection if too little time is left.
+// It fails with ErrOverloaded instead.
 //
 // Unlike Do, Lease does not watch ctx while the connection is used. Release or End ends the lease.
 //
-// Its errors are those of GetConnContext, and ErrRetriesSpent.
+// It returns the same errors as GetConnContext, and ErrRetriesSpent.
 func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error) {
 	switch {
 	case !options.Retry:
@@ -58,14 +58,14 @@ func (s *Service) Lease(ctx context.Context, options LeaseOptions) (*Conn, error
 	return s.leaseOther(ctx, avoid)
 }
 
-// Report tells what is known of a host from elsewhere, such as a health check, or a client that
-// keeps the connections to the host itself.
+// Report passes on what somebody else knows about a host: for example a health check, or a client
+// that keeps the connections to the host itself.
 //
-//   - An error ejects the host, like a dial that failed. The error is the cause that GetConn's
-//     errors and the log give. pooly probes the host, and restores it when a dial connects, or when
+//   - An error ejects the host, like a dial that failed. GetConn's errors and the log give the
+//     error as the cause. pooly probes the host. It restores the host when a dial connects, or when
 //     a lease or an exchange of the host ends well.
-//   - nil restores the host, like a probe that connected. A host that was ejected for its leases
-//     stays out until its next probe.
+//   - nil restores the host, like a probe that connected. The exception is a host that was ejected
+//     for its leases: it stays out until its next probe.
 //
 // Report of an unknown address, or after Close, does nothing.
 func (s *Service) Report(address string, err error) {
@@ -95,7 +95,7 @@ func (s *Service) Report(address string, err error) {
 	s.queue.match()
 }
 
-// leaseOther leases a connection of a host whose pool's line is not in avoid, while another can be
+// leaseOther leases a connection of a host whose line is not in avoid, while such a host can be
 // reached.
 func (s *Service) leaseOther(ctx context.Context, avoid []*line) (*Conn, error) {
 	called := s.sample()
@@ -156,8 +156,8 @@ type Outcome struct {
 	// exchange would have taken at least.
 	//
 	// A timeout says nothing about a host that had too little time: the host is not rated, and Err
-	// does not count. That is so if Elapsed is less than its exchanges usually take, and the host
-	// has served somebody in the last two seconds.
+	// does not count. A host had too little time if Elapsed is less than its exchanges usually
+	// take. If the host has served nobody in the last two seconds, the timeout counts all the same.
 	Err error
 
 	// Elapsed is how long the exchange took. Strategies that go by latency use it, and so does the
@@ -169,9 +169,9 @@ type Outcome struct {
 // lease that Release ends, and strategies see its Elapsed. End such a lease with End: Release would
 // rate and time the lease once more, as a whole.
 //
-// Rate returns ErrConnReleased if the lease has ended, also if Close has ended it, and
-// ErrInvalidArg if the score is not in [0, 1]. Nothing is rated then. A Pool used alone keeps no
-// score, so Rate does nothing there but check the score. Rate may be called concurrently, also with
+// Rate returns ErrConnReleased if the lease has ended, whether by Release, End or Close. It returns
+// ErrInvalidArg if the score is not in [0, 1]. In both cases nothing is rated. A Pool used alone
+// keeps no score, so there Rate only checks the score. Rate may be called concurrently, also with
 // Release and End.
 func (c *Conn) Rate(o Outcome) error {
 	switch {
@@ -200,8 +200,8 @@ func (c *Conn) Rate(o Outcome) error {
 const longestExchange = 1000 * time.Hour
 
 // End ends the lease and gives the connection back, without rating the host. Use it after Rate, or
-// if the lease tells nothing about the host. Its errors are those of Release. If End and Release
-// are called concurrently, one call has an effect.
+// if the lease tells nothing about the host. It returns the same errors as Release. If End and
+// Release are called concurrently, one call has an effect.
 func (c *Conn) End() error {
 	if c.conn == nil || c.conn.pool == nil {
 		return fmt.Errorf("%w: End of a Conn that came from no pool", ErrInvalidArg)

@@ -2,14 +2,14 @@ package pooly
 
 import "math/rand/v2"
 
-// LeastLatency picks the host where a lease should take the least time, the one with the lowest
+// LeastLatency picks the host where a lease should take the least time: the host with the lowest
 // latency · (in use + 1) / weight. The latency is the mean of the leases of the last second or so.
 // It is the cost function of Finagle's peak EWMA (com.twitter.finagle.loadbalancer.PeakEwma) with a
 // mean instead of a peak, over more hosts.
 //
 // It is for hosts that fill up, that differ in strength, or that share their machines with others.
-// There is nothing to tune, and it needs no scores: release what went well with HostUp. Hosts that
-// many clients share are told apart by their latencies, which show what the others do there.
+// There is nothing to tune, and it needs no scores: release what went well with HostUp. If many
+// clients share the hosts, latencies show what the other clients do to a host.
 //
 // It compares 16 hosts, drawn at random. In a service with more than 12,500 leases a second it
 // compares fewer, at least 5. More choices help most if each client has few leases, and cost most
@@ -20,18 +20,18 @@ import "math/rand/v2"
 //	(1-a) · (in use + 1) + a · (in use + 1 + others + 4) / (1 + mean + 4)
 //
 // Others is how many requests of other clients the host had in flight when it last told its load,
-// and mean is the mean of that over the hosts. a is exp(-age / (4 · latency)), where age is the age
-// of the report. So a report counts most at hosts that change slowly, and an old one counts for
-// nothing. A host that tells nothing is judged as without reports. The latency and the weight are
-// as ever: a host that claims to be idle, and is slow or fails, attracts little traffic.
-// Asking hosts for their load is as in Prequal (see [HotCold]).
+// and mean is the mean of others over the hosts. a is exp(-age / (4 · latency)), where age is the
+// age of the report. So a report counts most at hosts that change slowly, and an old one counts for
+// nothing. A host that tells nothing is judged as without reports. Reports change neither the
+// latency nor the weight: a host that claims to be idle, but is slow or fails, attracts little
+// traffic. Asking hosts for their load is as in Prequal (see [HotCold]).
 //
 // The weight is 1 for a host that does as well as the others. If a host fails, its weight drops to
 // nearly nothing within a few leases, and failures show no speed. So a host that fails fast
 // attracts no traffic (see [PowerOfTwo] for the formula).
 //
-// A host that looks slow is tried again after 5 to 60 s. The less traffic there is, the later that
-// is, because each try may cost a slow lease.
+// A host that looks slow is tried again after 5 to 60 s. With less traffic it is tried later,
+// because each try may cost a slow lease.
 //
 // A pick reads the live figures of the hosts that it compares. The service times its leases (see
 // [Arm.Latency]). It keeps no state, so services can share a value.
@@ -63,15 +63,15 @@ func (*LeastLatency) NewPicker(arms []Arm) Picker {
 	return p
 }
 
-// fewInFlight is so many requests that a host with fewer is hardly faster for it: it works on some
-// at once. Without it, reports do harm where loads are low.
+// fewInFlight is a number of requests. A host with fewer is hardly faster, because it works on some
+// at once. Without fewInFlight, reports do harm where loads are low.
 const fewInFlight = 4
 
 type leastLatencyPicker struct {
 	choices int
 	hosts   []candidate
 	reports bool    // some hosts have told their load of late
-	others  float64 // the mean of what they told, of other clients
+	others  float64 // mean of the requests of other clients that they told
 }
 
 // compareReports finds out what is usual among the hosts' reports.

@@ -98,7 +98,7 @@ const maxLayers = 16
 // It removes a deadline that the last user has left.
 func (l *liveness) check() error {
 	if l.conn != nil {
-		// By the connection that the user had, since a layer may keep deadlines of its own.
+		// Use the connection that the user had, since a layer may keep deadlines of its own.
 		if err := l.conn.SetDeadline(time.Time{}); err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ const (
 //
 // The curve is a line, latency = base + slope · leases in use, fitted by least squares to the
 // leases that ended lately. While all of them began under the same load, they say little about the
-// slope. Then the line leans towards the one through the origin: twice the leases take twice the
+// slope. Then the line leans towards a line through the origin: twice the leases take twice the
 // time, as in any queue. Neither base nor slope is negative.
 //
 // latency is one atomic load and locks nothing. Leases are recorded only once a strategy has asked.
@@ -73,8 +73,8 @@ func (c *loadCurve) fitLocked() {
 	variance := c.xx/c.weight - meanX*meanX
 	covariance := c.xy/c.weight - meanX*meanY
 	throughOrigin := meanY / meanX
-	// Pull the slope towards the line through the origin, as leases on that line would whose loads
-	// have a variance of 1.
+	// Pull the slope towards the line through the origin, as leases on that line would if their
+	// loads had a variance of 1.
 	slope := (covariance + throughOrigin) / (max(0, variance) + 1)
 	slope = min(max(0, slope), throughOrigin)
 	base := meanY - slope*meanX

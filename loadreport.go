@@ -68,10 +68,10 @@ func (r *loadReport) weight(latency, now time.Duration) float64 {
 
 // ReportLoad tells how loaded the host of a lease is, by its own account. [LeastLatency] uses it.
 // Call it before Release, when a reply says how many requests the host has in flight. The number
-// includes the one that is answered.
+// includes the request that is answered.
 //
-// A report is worth most while it is fresh. With many clients, replies of one host are rare, and
-// what they say is old. See [Prober] for the remedy.
+// A report is worth most while it is fresh. With many clients, each client gets few replies of one
+// host, and its last report is old. See [Prober] for the remedy.
 //
 // ReportLoad locks nothing. It may be called concurrently, and at any time in a lease. After the
 // lease it does no harm. It returns ErrInvalidArg if the number is negative. A Pool used alone

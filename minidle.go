@@ -9,7 +9,7 @@ import (
 // connections are missing. Each look may begin one dial.
 
 const (
-	fillLook  = time.Second            // between two looks at pools that miss nothing
+	fillLook  = time.Second            // between two looks at pools that lack nothing
 	fillRest  = 200 * time.Millisecond // between two dials of a pool, at most
 	fillPause = 10 * time.Second       // after a dial that failed
 	fillLead  = 10 * time.Second       // how early connections that expire are replaced

@@ -78,7 +78,7 @@ func (d *NetDriver) SetTLSConfig(config *tls.Config) {
 }
 
 // SetDialContext sets the function that connects, for a proxy, an SSH tunnel or socket options. The
-// default, and the meaning of nil, is that of a net.Dialer. TLS, if set, is added to what dial
+// default, also if dial is nil, is DialContext of a net.Dialer. TLS, if set, is added to what dial
 // returns.
 //
 // If a connection is no syscall.Conn, TestOnBorrow cannot examine it and takes it for fit.
@@ -177,7 +177,7 @@ func (d *NetDriver) Close(c *Conn) {
 	}
 }
 
-// testSocket tests the connection's socket, if it has one that can be found.
+// testSocket tests the connection's socket, if it can find one.
 func (c *Conn) testSocket() error {
 	if c.conn.live == nil { // of another driver
 		c.conn.live = livenessOf(c.conn.value)
@@ -193,7 +193,7 @@ func (d *NetDriver) TestOnBorrow(c *Conn) error {
 
 // Temporary implements Driver. It reports true only for an interrupted system call, which does no
 // harm to a connection. Timeouts are fatal, because the reply may still come. All other errors are
-// fatal too, also those of the user's protocol. Wrap the driver to keep more connections.
+// fatal too, also errors of the user's protocol. Wrap the driver to keep more connections.
 func (d *NetDriver) Temporary(err error) bool {
 	return errors.Is(err, syscall.EINTR)
 }

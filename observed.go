@@ -33,8 +33,8 @@ func (s *Service) sample() time.Duration {
 	return s.clock.now()
 }
 
-// begin records the start of a lease if anybody wants to know where it began, or how long it lasts. called is what
-// sample returned.
+// begin records the start of a lease if anybody wants to know where it began, or how long it lasts.
+// called is what sample returned.
 func (s *Service) begin(ctx context.Context, c *Conn, called time.Duration) {
 	if !c.conn.outside {
 		s.leaks.leased(c)

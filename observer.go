@@ -10,7 +10,7 @@ import (
 )
 
 // Observer is told what a service does, as it happens: for traces, histograms, logs and tests. Set
-// it in ServiceConfig.Observer. Each function may be nil. JoinObservers makes one of several.
+// it in ServiceConfig.Observer. Each function may be nil. JoinObservers joins several into one.
 //
 // A function is called without a lock, in the goroutine in which the event happens. Often that is
 // the goroutine of GetConn or Release. So it must not block, and must not end its goroutine. It may
@@ -18,7 +18,7 @@ import (
 // logged.
 //
 // Leased and Released slow each GetConn and Release down. LeaseSampleRate bounds that. The other
-// functions cost an idle connection's lease nothing.
+// functions add no cost to the lease of an idle connection.
 type Observer struct {
 	// Dialled is called when a dial has ended, also one in the background. As in PoolStats.Dials, a
 	// dial of DialContext that another host's dial has beaten does not count.
@@ -55,7 +55,7 @@ type Observer struct {
 type DialEvent struct {
 	Service  string
 	Address  string
-	Context  context.Context // the dial's, without its timeout; in DialContext, made of the caller's
+	Context  context.Context // the dial's, without its timeout; DialContext: from the caller's
 	Duration time.Duration
 	Err      error // nil: it connected
 	Probe    bool  // it was to find out whether an ejected host is back
@@ -123,8 +123,8 @@ type RetryEvent struct {
 // that are nil are left out. The observers are copied.
 //
 // Each keeps its LeaseSampleRate. If the rates differ, Leased and Released of an observer with a
-// lower rate than another see different leases. If a function panics, those after it miss the
-// event.
+// lower rate than another see different leases. If a function panics, the observers after it miss
+// the event.
 func JoinObservers(observers ...*Observer) *Observer {
 	joined := &Observer{}
 	for _, o := range observers {
@@ -161,7 +161,7 @@ func (o *Observer) leaseRate() float64 {
 	return o.LeaseSampleRate
 }
 
-// join has *all call f too.
+// join makes *all call f too.
 func join[E any](all *func(E), f func(E)) {
 	first := *all
 	switch {

@@ -31,8 +31,8 @@ func (s *Service) Evict(address string) error {
 // that wait are served at once. If it shrinks, the connections above it are closed: idle ones in the
 // background, leased ones when they are released. Resize does not wait.
 //
-// It bounds connections of DialContext only if the configuration has set MaxConns. The ones above it
-// stay until their client closes them.
+// It bounds connections of DialContext only if the configuration has set MaxConns. Connections of
+// DialContext above the new limit stay until their client closes them.
 //
 // Its error wraps ErrInvalidArg if maxConns is less than 1, and ErrPoolClosed after Close.
 func (s *Service) Resize(maxConns int) error {
@@ -52,7 +52,7 @@ func (s *Service) Resize(maxConns int) error {
 }
 
 // Drain takes a host out of use, and keeps it registered. When it returns, the host gets no more
-// leases, dials or probes, and is no choice of the strategy. Idle connections are closed in the
+// leases, dials or probes, and the strategy cannot pick it. Idle connections are closed in the
 // background, leased ones when they are released: none is left once its HostStats.Open is 0.
 // Outdated reports true for connections of DialContext.
 //
@@ -98,8 +98,8 @@ func (s *Service) Resume(address string) error {
 	return err
 }
 
-// withoutDrainedLocked returns those of the addresses to register that are not drained. It notes
-// which drained hosts are registered.
+// withoutDrainedLocked returns the addresses to register, without the drained hosts. It notes which
+// drained hosts are registered.
 func (s *Service) withoutDrainedLocked(addresses []string) []string {
 	if len(s.drained) == 0 {
 		return addresses

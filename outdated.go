@@ -14,16 +14,18 @@ const outdatedWithin = 10 * time.Second
 var errOutdated = errors.New("pooly: the connection is outdated, dial another")
 
 // Outdated reports whether a client should close an idle connection that DialContext has dialled,
-// and dial another one. conn may have layers on it, such as TLS. That is so in three cases:
+// and dial another one. conn may have layers on it, such as TLS. A connection is outdated in three
+// cases:
 //   - Its host was removed or drained, or its connections were evicted.
-//   - A host was added or restored since it was dialled. Connections of that time become outdated
-//     within 10 s, each at a random moment. The strategy then spreads them over all hosts.
+//   - A host was added or restored since the connection was dialled. Such connections become
+//     outdated within 10 s, each at a random moment. The strategy then spreads them over all hosts.
 //   - It is older than MaxConnLifetime.
 //
-// Ask it when a connection leaves the client's pool or returns to it, for example in PrepareConn of
-// pgxpool. Then no request is lost. Clients that check an idle connection by its SyscallConn method,
-// such as go-redis and go-sql-driver/mysql, need not ask: that method fails for a connection that is
-// outdated and has no answer due. TLS of the client hides the method from go-redis.
+// Call it when a connection leaves the client's pool or returns to it, for example in PrepareConn
+// of pgxpool. Then no request is lost. Clients that check an idle connection by its SyscallConn
+// method, such as go-redis and go-sql-driver/mysql, need not ask: that method fails if the
+// connection is outdated and no answer is due. If go-redis itself adds TLS, it does not see the
+// method.
 //
 // Outdated reports false while an answer is due, and for all other connections.
 func Outdated(conn net.Conn) bool {

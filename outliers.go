@@ -38,7 +38,7 @@ const (
 	chance          = 1e-8
 	probationChance = 1e-2 // for a host that failed a moment ago
 	calm            = 0.05 // others that fail less than this do not count as failing
-	addUpRest       = 40   // to add up takes one part in so many of the time
+	addUpRest       = 40   // adding up takes 1/addUpRest of the time at most
 	tallyWindow     = time.Second
 	tallyLeast      = 20 // leases of all hosts; a window with fewer is longer
 )
@@ -46,7 +46,7 @@ const (
 // tally counts a host's leases for outliers. It is guarded by Pool.mu.
 type tally struct {
 	bad        uint64 // failures, in total
-	requests   uint64 // rated during leases, less the leases that only ended; may wrap
+	requests   uint64 // exchanges rated during leases, minus those leases; may wrap
 	prev, base counted
 }
 
@@ -84,7 +84,7 @@ func (o *outliers) compare(h *host, cause error) {
 	}
 }
 
-// totals counts leases that ended, and those of them that failed.
+// totals counts leases that ended, and how many of them failed.
 type totals struct{ ended, bad float64 }
 
 func (t totals) failing() float64 {

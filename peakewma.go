@@ -5,10 +5,10 @@ import (
 	"math/rand/v2"
 )
 
-// PeakEWMA draws some hosts at random and picks the one where a lease should cost the least time:
-// the lowest latency · (in use + 1) / weight, where latency is a peak EWMA of lease times (see
-// [Arm.Latency]). The cost function is Finagle's (com.twitter.finagle.loadbalancer.PeakEwma), which
-// tower and Envoy have as well.
+// PeakEWMA draws some hosts at random, and picks the host where a lease should take the least time:
+// the host with the lowest latency · (in use + 1) / weight. The latency is a peak EWMA of lease
+// times (see [Arm.Latency]). The cost function is Finagle's
+// (com.twitter.finagle.loadbalancer.PeakEwma), which tower and Envoy have as well.
 //
 // It needs no scores, since latency says which host is fast. The latency jumps up with the first
 // slow lease and is forgotten slowly, so a host that stalls loses its traffic at once. Scores count

@@ -39,7 +39,7 @@ type Pool struct {
 	outside  int32         // leases of DialContext, which the limit does not count
 	conns    []*conn       // all connections: idle, leased and being closed
 	open     int           // connections and dials in flight, at most MaxConns more than apart
-	apart    int           // of these, DialContext's that MaxConns does not bound
+	apart    int           // of these, connections of DialContext that MaxConns does not bound
 	drained  chan struct{} // made by shut; closed when open is 0
 
 	era   atomic.Uint32 // counts calls of Evict; changed under mu
@@ -51,7 +51,7 @@ type Pool struct {
 	stalled  int           // of these, the ones that have taken longer than FallbackDelay
 	racing   int           // of these, DialContext's, which serve no waiter
 	claimed  int           // of these, the ones for waiters of the queue; they count in load
-	dialErr  error         // of the last dial that ended; nil if it connected
+	dialErr  error         // error of the last dial that ended; nil if it connected
 	failedAt time.Duration // when a dial last failed; 0: never
 
 	borrowed int           // idle connections that are taken out to be tested or pinged
@@ -126,8 +126,7 @@ func (p *Pool) Get() (*Conn, error) {
 }
 
 // GetContext leases a connection. It takes the most recently used idle connection that is fit. If
-// there is none, it takes whatever comes first: a connection that is released or one that is
-// dialled.
+// there is none, it takes whatever comes first: a connection that is released, or a new connection.
 //
 // Callers are served in the order in which they came, except in overload (see
 // Service.GetConnContext).

@@ -16,7 +16,8 @@ type PoolConfig struct {
 	// Driver connects, closes and judges connections. Default: NewNetDriver("tcp").
 	Driver Driver
 
-	// Hooks are called at the turns of a connection's life. Default: none, at no cost.
+	// Hooks are called when a connection is dialled, leased, released and closed. Default: none, at
+	// no cost.
 	Hooks Hooks
 
 	// ConnIdleTimeout closes connections that have been idle for this long. Default 0: never.
@@ -26,9 +27,9 @@ type PoolConfig struct {
 	// leased. Default 0: never.
 	//
 	// Each connection's lifetime is shortened by up to a tenth at random, so that connections that
-	// were dialled together are not replaced together. Expiring connections also spread traffic
-	// that keeps many connections busy: their places go to new ones, at hosts that have been
-	// restored too. A connection that many leases use at once, such as one of HTTP/2, gets no new
+	// were dialled together are not replaced together. If traffic keeps many connections busy,
+	// their expiry also spreads it: new connections take their places, also at hosts that have been
+	// restored. A connection that many leases use at once, such as one of HTTP/2, gets no new
 	// leases after its lifetime (see Share). For connections of DialContext, see Outdated.
 	MaxConnLifetime time.Duration
 
@@ -56,8 +57,8 @@ type PoolConfig struct {
 	MaxConns int
 
 	// MinIdle is how many idle connections each host keeps at least. They are dialled one after the
-	// other, some tenths of a second apart. They count in MaxConns, and none is dialled while the
-	// host is ejected or times out. Default 0: none. DialContext does not use them.
+	// other, some tenths of a second apart. They count in MaxConns. None is dialled while the host
+	// is ejected or its requests time out. Default 0: none. DialContext does not use them.
 	//
 	// A connection that reaches ConnIdleTimeout or MaxConnLifetime is closed all the same, since a
 	// firewall may have dropped it. A new one takes its place, up to 10 s before, if MaxConns and
@@ -68,12 +69,12 @@ type PoolConfig struct {
 	// beyond that is closed in the background. Default 0: no limit but MaxConns.
 	MaxIdle int
 
-	// KeepAlive is how often connections that stay idle are looked at. Default 1 min; negative:
+	// KeepAlive is how often connections that stay idle are checked. Default 1 min; negative:
 	// never.
 	//
-	// If the driver is a Pinger, each connection that was idle for so long is pinged, one after the
-	// other at each host. This keeps firewalls from dropping it. Otherwise TestOnBorrow is called,
-	// so that connections that the server has closed are closed here too.
+	// If the driver is a Pinger, each connection that was idle for this long is pinged, one after
+	// the other at each host. This keeps firewalls from dropping it. Otherwise TestOnBorrow is
+	// called, so that connections that the server has closed are closed here too.
 	//
 	// A connection that does not answer its ping is closed. That may be the fault of a firewall, so
 	// the host is dialled: a dial that fails ejects it, as always. If the new connection does not
@@ -93,17 +94,18 @@ type PoolConfig struct {
 	// dials while no host is up. Default 10 ms.
 	RetryDelay time.Duration
 
-	// LeakTimeout is for finding code that does not release its leases. A lease that is out longer
-	// is logged once (warn), with the stack of its GetConn, and again if it comes back after all.
-	// If the garbage collector finds that the program has lost the lease, its connection is closed
-	// and its place is free again. PoolStats.Leaked counts the leases that are out longer.
+	// LeakTimeout finds code that does not release its leases. A lease that is out longer is logged
+	// once (warn), with the stack of its GetConn, and again if it is released after all. If the
+	// garbage collector finds that the program has lost the lease, its connection is closed and its
+	// place is free again. PoolStats.Leaked counts the leases that are out longer.
 	//
-	// It is noticed at most a quarter of LeakTimeout, or a minute, late. Only a sample of leases
-	// leaves a stack, so that stacks take about 1 % of the time of leases. After the first leak, all
-	// do. Leases of DialContext are left alone. See docs/GUIDE.md.
+	// Such a lease is noticed at most a quarter of LeakTimeout, or a minute, late. pooly records
+	// the stacks of a sample of leases, so that stacks take about 1 % of the time of leases. After
+	// the first leak, it records all stacks. Leases of DialContext are left alone. See
+	// docs/GUIDE.md.
 	//
-	// Logs go to ServiceConfig.Logger, of a Pool used alone to slog.Default. Choose it longer than
-	// the longest use of a connection. Default 0: off, at no cost.
+	// Logs go to ServiceConfig.Logger. A Pool used alone logs to slog.Default. Choose LeakTimeout
+	// longer than the longest use of a connection. Default 0: off, at no cost.
 	LeakTimeout time.Duration
 }
 

@@ -2,16 +2,16 @@ package pooly
 
 import "math/rand/v2"
 
-// PowerOfTwo draws two hosts at random and picks the one with the lower load, which is (in use + 1)
-// / weight. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE Trans.
-// Parallel Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues from
-// O(log n / log log n) to O(log log n).
+// PowerOfTwo draws two hosts at random, and picks the host with the lower load. The load is (in use
+// + 1) / weight. See Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE
+// Trans. Parallel Distrib. Syst. 12(10), 2001: a second choice shortens the longest of n queues
+// from O(log n / log log n) to O(log log n).
 //
-// It levels the leases in use, so a slow host gets less as soon as leases pile up there, before any
-// score tells. Many clients that use it do not all run after the same host. It does not know that
-// one host is faster than another while neither has a queue; [LeastLatency] and [HotCold] do. A
-// host that is down loses to any other that it is drawn with. The worst of n hosts never gets more
-// than 1/n of the picks.
+// It evens out the leases in use, so a slow host gets fewer leases as soon as they pile up there,
+// before scores show it. Many clients that use it do not all run after the same host. While no host
+// has a queue, it does not know which host is faster. [LeastLatency] and [HotCold] do. A host that
+// is down loses to any other that it is drawn with. The worst of n hosts never gets more than 1/n
+// of the picks.
 //
 // The weight is r⁸. r is how good the host's newest trials were, compared with the other hosts: r =
 // (2u + S) / (2 + T) / u. S is the sum of the scores of the T newest trials, which are up to 50 of

@@ -14,8 +14,7 @@ import (
 // heed ctx, which ends after a second, and when the host is removed. It is called concurrently, but
 // not for an address while another Probe of that address runs.
 //
-// An error, a panic or a Load that is invalid says nothing: neither of the host's load nor of its
-// health.
+// An error, a panic or an invalid Load says nothing about the host's load or its health.
 type Prober interface {
 	Probe(ctx context.Context, address string) (Load, error)
 }
@@ -23,7 +22,7 @@ type Prober interface {
 // probeTimeout bounds each probe.
 const probeTimeout = time.Second
 
-// probes asks hosts for their load: those that are drawn at random for each GetConn. So there are no
+// probes asks hosts for their load. The hosts are drawn at random for each GetConn, so there are no
 // probes while the service is idle.
 type probes struct {
 	service *Service      // immutable

@@ -69,7 +69,7 @@ func (q *queue) recycle(w *waiter) {
 	q.spare.Put(w)
 }
 
-// push has w wait in the queue, and has pools with offers serve it. back says that the call has
+// push makes w wait in the queue, and lets pools with offers serve it. back says that the call has
 // waited before and was given a dead connection: w then goes ahead of calls that came later.
 func (q *queue) push(w *waiter, back bool) error {
 	q.mu.Lock()
@@ -160,8 +160,8 @@ func (q *queue) next(p *line) *waiter {
 }
 
 // claim reports whether p should dial for a waiter of the queue. The waiter stays in the queue, and
-// whatever comes first serves it. If p should not dial, claim records p's offer. values are of the
-// context of a waiter, for the dial; nil: none.
+// whatever comes first serves it. If p should not dial, claim records p's offer. values is the
+// context of a waiter, whose values the dial gets; nil: none.
 func (q *queue) claim(p *line) (values context.Context, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -175,8 +175,8 @@ func (q *queue) claim(p *line) (values context.Context, ok bool) {
 	return nil, false
 }
 
-// valuesLocked returns the context of a waiter for the values of a dial. It gives each context
-// away once: the first waiter's, or else that of the newest, whose arrival may be why there is
+// valuesLocked returns the context of a waiter, whose values a dial gets. It gives each context
+// away once: the first waiter's, or else the newest waiter's, whose arrival may be why there is
 // another dial.
 func (q *queue) valuesLocked(first *waiter) (values context.Context) {
 	for _, w := range [...]*waiter{first, q.waiting.back} {
@@ -290,7 +290,7 @@ func (q *queue) serveFrom(pools []*line) bool {
 }
 
 // fail counts a failed attempt to reach any host, for the waiters whose calls began by the given
-// time. It answers with err those that have as many attempts.
+// time. Waiters that have that many attempts are answered with err.
 func (q *queue) fail(by time.Duration, attempts int, err error) {
 	q.mu.Lock()
 	var failed []*waiter

@@ -15,9 +15,9 @@ import (
 // there may be any number.
 //
 // In each round it dials the hosts one after the other: first the hosts that the strategy picks,
-// then the others. If all are ejected, it dials those. If a dial takes longer than FallbackDelay,
-// the next begins in parallel, and the first to connect wins (Happy Eyeballs, RFC 8305, section 5).
-// The other dials are cancelled. A connection that they still make is closed.
+// then the others. If all hosts are ejected, it dials the ejected hosts. If a dial takes longer
+// than FallbackDelay, the next begins in parallel, and the first to connect wins (Happy Eyeballs,
+// RFC 8305, section 5). The other dials are cancelled. A connection that they still make is closed.
 type race struct {
 	service *Service
 	ctx     context.Context // of the dials; ends with the race
@@ -134,8 +134,8 @@ func (s *Service) raceOnce(ctx context.Context) (lease *Conn, failed bool, err e
 	}
 }
 
-// raceOrder returns the hosts that are up, in the order in which to dial them, and those that are
-// ejected. Those are dialled if none is up.
+// raceOrder returns the hosts that are up, in the order in which to dial them, and the ejected
+// hosts. Ejected hosts are dialled if none is up.
 func (s *Service) raceOrder(ctx context.Context) (v *snapshot, up, down []*host, err error) {
 	v = s.current(ctx)
 	if v != nil && v.err != nil {
@@ -248,8 +248,8 @@ func (r *race) end(cancel context.CancelFunc) {
 	}()
 }
 
-// dropUnused closes the connections that were dialled in advance. DialContext does not use them, and
-// some servers take it ill if nothing comes.
+// dropUnused closes the connections that were dialled in advance. DialContext does not use them,
+// and some servers complain if nothing comes.
 func (h *host) dropUnused() {
 	var unused []*conn
 	h.mu.Lock()

@@ -19,7 +19,7 @@ import (
 // could not be reached is probed with backoff, see ServiceConfig.BaseEjectionTime. To fail at the
 // first refusal, use GetConn instead, which fails after GetAttempts rounds.
 //
-// Hosts that nothing has dialled so far are dialled, also if PrespawnConns is negative. Their
+// Ready dials the hosts that were not dialled so far, even if PrespawnConns is negative. Their
 // connections become idle, unless DialContext is used. With MaxHosts, the hosts in use count.
 // Drained hosts do not. If n is 0 or less, Ready returns nil at once.
 //

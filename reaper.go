@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// reaper looks after the idle connections of all pools of a service. It closes those that are too
-// old, tests and pings those that were idle for some time (see keepalive.go), and dials new ones to
-// keep MinIdle (see minidle.go). It has one timer, which is set for whatever is due next.
+// reaper looks after the idle connections of all pools of a service. It closes connections that are
+// too old, tests and pings connections that were idle for some time (see keepalive.go), and dials
+// new connections to keep MinIdle (see minidle.go). It has one timer, which is set for whatever is
+// due next.
 type reaper struct {
 	group *group
 	pools iter.Seq[*Pool]
@@ -113,8 +114,8 @@ func (r *reaper) stop() {
 	}
 }
 
-// reap closes idle connections that have expired, and sees to it that the others stay alive and are
-// enough. It returns when the pool needs the next sweep.
+// reap closes idle connections that have expired. It keeps the others alive, and dials new ones to
+// keep MinIdle. It returns when the pool needs the next sweep.
 func (p *Pool) reap(now time.Duration) (next time.Duration) {
 	var old, unused []*conn
 	p.mu.Lock()

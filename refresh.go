@@ -141,7 +141,8 @@ func forgetMost(hosts []*host) {
 	}
 }
 
-// compared is how many hosts tell what is usual. More would tell little more, and take longer.
+// compared is how many hosts are compared to find what is usual. More hosts would change little,
+// and take longer.
 const compared = 64
 
 // compareHosts finds the median score and the median latency of the hosts. A median does not move

@@ -37,8 +37,8 @@ var (
 )
 
 // The pauses before Watch is called anew: 1 s, then each twice as long as the last, up to 30 s. Up
-// to a fifth is cut off at random. A Watch that ran for longer than the longest pause has the next
-// pause be 1 s again.
+// to a fifth is cut off at random. After a Watch that ran for longer than the longest pause, the
+// next pause is 1 s again.
 const (
 	rewatchBase   = time.Second
 	rewatchCap    = 30 * time.Second
@@ -51,7 +51,7 @@ type following struct {
 	done   chan struct{} // closed when it has ended and changes no more hosts
 }
 
-// Follow has a resolver decide on the hosts until the service is closed. It returns when the
+// Follow lets a resolver decide on the hosts until the service is closed. It returns when the
 // resolver's first answer is in effect, so that GetConn has hosts to choose from:
 //
 //	if err := s.Follow(ctx, dns.NewHost("cache.internal:11211", nil)); err != nil {
@@ -62,11 +62,12 @@ type following struct {
 // resolver fails, the hosts stay as they are. Each failure is logged as a warning.
 //
 // An error says that there is no answer yet, and why: the resolver's first failure, or the end of
-// ctx. The service goes on following all the same: it gets hosts as soon as the resolver finds
-// them. Only after ErrPoolClosed, and ErrInvalidArg for a nil resolver, nothing is followed.
+// ctx. The service follows the resolver all the same: it gets hosts as soon as the resolver finds
+// them. There are two exceptions: after ErrPoolClosed, and after ErrInvalidArg for a nil resolver,
+// nothing is followed.
 //
 // ctx bounds only this call, not the following. The resolver gets its values. Another Follow ends
-// the one before. The hosts stay until its first answer.
+// this one. The hosts stay as they are until the first answer of its resolver.
 func (s *Service) Follow(ctx context.Context, r Resolver) error {
 	if r == nil {
 		return fmt.Errorf("%w: Follow of a nil Resolver", ErrInvalidArg)

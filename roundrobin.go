@@ -9,8 +9,8 @@ import (
 // spreads the load evenly, and leaves out only ejected hosts. A host that is slow, or that fails
 // after it has accepted the connection, keeps its share.
 //
-// It goes on where it was when hosts or scores change. So a value belongs to one service: two
-// services that share one would skip each other's turns. A pick is O(1).
+// When hosts or scores change, it goes on where it was. So a value belongs to one service: two
+// services that share a value would make each other skip hosts. A pick is O(1).
 type RoundRobin struct {
 	turn atomic.Uint64
 }

@@ -10,7 +10,7 @@ func (p *Pool) serve() {
 }
 
 // settleLocked gives idle connections and room for dials to waiters, and offers the rest to the
-// queue. Call it after every change by which the pool may have more, or one dial less.
+// queue. Call it after every change by which the pool may have more to give, or has one dial less.
 //
 // take and the short way of putBack do without it. So an offer may be out of date until the queue
 // asks for it.

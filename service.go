@@ -25,7 +25,7 @@ type Service struct {
 	strategy string        // immutable; the name of the strategy
 	done     chan struct{} // closed by Close
 
-	snapshot    atomic.Pointer[snapshot] // nil after a change of hosts, until the next one is built
+	snapshot    atomic.Pointer[snapshot] // nil after a change of hosts, until there is a new one
 	dialling    atomic.Bool              // runRounds is running
 	retries     budget
 	tasks       tasks // background goroutines that call plug-ins
@@ -37,7 +37,7 @@ type Service struct {
 	mu           mutex
 	closed       bool
 	subset       *rendezvous.Subset // nil if all hosts are in use
-	hosts        map[string]*host   // those in use
+	hosts        map[string]*host   // hosts in use
 	order        []*host            // the same hosts, each at its index
 	drained      map[string]bool    // addresses of drained hosts, and whether they are registered
 	draining     map[*host]struct{} // removed and drained hosts that still have connections
@@ -117,7 +117,7 @@ func (s *Service) GetConn() (*Conn, error) {
 //   - A host that cannot be reached is ejected, and the call goes to another one.
 //   - If a dial takes longer than FallbackDelay, another host is dialled in parallel. The first to
 //     connect serves.
-//   - If a host has no room, the call goes to one that has room. If no host has room, the call
+//   - If a host has no room, the call goes to a host that has room. If no host has room, the call
 //     waits for whatever comes free first.
 //   - A connection that died while idle is replaced.
 //   - If all hosts are ejected, all are dialled, once for all callers that wait.

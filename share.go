@@ -7,8 +7,8 @@ import (
 )
 
 // Share is an open connection that serves many leases at once, such as an HTTP/2 connection. It is
-// for drivers whose Dial often opens no connection, but returns one more Conn of an open one.
-// NewSharedDriver and package poolyhttp are examples.
+// for drivers whose Dial often opens no connection, but returns one more Conn of an open
+// connection. NewSharedDriver and package poolyhttp are examples.
 //
 // A Share is over in these cases:
 //   - It is older than MaxConnLifetime, even if it was never without a lease.
@@ -24,7 +24,7 @@ type Share struct {
 	born     time.Time             // immutable
 	shorter  float64               // immutable; this part of its lifetime is cut off
 	over     atomic.Bool           // it gets no new leases
-	replaces atomic.Pointer[Share] // the one before; nil if there is none, or once that is over
+	replaces atomic.Pointer[Share] // the Share before; nil if none, or once that is over
 
 	address string // NewSharedDriver's; immutable
 	places  int    // NewSharedDriver's; guarded by its mutex; Conns that are not closed

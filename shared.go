@@ -18,7 +18,7 @@ import (
 //	})
 //
 // A client that fails is replaced for all callers at once. Leases that are out keep the old client
-// until they end. Later leases get a new one, which one of them dials for all. The old client is
+// until they end. Later leases get a new client, which one of them dials for all. The old client is
 // closed when its last lease has ended. A client has failed in these cases:
 //   - Test returns an error.
 //   - A lease of it ends with an error that Temporary does not call temporary. If the error is a
@@ -54,7 +54,7 @@ type sharedDriver[T any] struct {
 
 	mu      sync.Mutex // guards the fields below and places; not held while calling funcs
 	clients map[string]sharedClient[T]
-	dials   map[string]*sharedDial // in flight, those of probes excluded
+	dials   map[string]*sharedDial // dials in flight, without those of probes
 }
 
 type sharedClient[T any] struct {

@@ -8,7 +8,7 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// defaultTemperature is that of the zero value.
+// defaultTemperature is the temperature of the zero value.
 const defaultTemperature = 0.1
 
 // SoftMax picks host i with a probability proportional to exp(quality_i / temperature), the

@@ -11,18 +11,19 @@ type PoolStats struct {
 	Open    int // connections: in use, idle or being closed
 	InUse   int // leased connections
 	Idle    int // connections waiting to be leased
-	Dialing int // dials in flight; of a Pool used alone also between their tries
+	Dialing int // dials in flight; in a Pool used alone, also while a dial waits to be tried again
 
 	// MaxConns bounds Open and Dialing together. Limit bounds InUse: it is MaxConns, or less after
-	// requests have timed out. Connections of DialContext are not subject to Limit. Of a pool that
-	// is closed, both are 0.
+	// requests have timed out. Connections of DialContext are not subject to Limit. If the pool is
+	// closed, both are 0.
 	MaxConns, Limit int
 
-	// OldestLease is how long the lease that is out longest has lasted so far, right to about 100
-	// ms; of several pools, the longest of all. It is 0 if none is out, and for a Pool used alone.
+	// OldestLease is how long the oldest lease has lasted so far, to within about 100 ms. In the
+	// sums of several pools it is the longest. It is 0 if no lease is out, and for a Pool used
+	// alone.
 	OldestLease time.Duration
 
-	// Leaked is how many leases are out longer than LeakTimeout. It is 0 if that is off.
+	// Leaked is how many leases are out longer than LeakTimeout. It is 0 if LeakTimeout is off.
 	Leaked int
 
 	Gets         uint64        // leases handed out
@@ -34,8 +35,8 @@ type PoolStats struct {
 	Waits        uint64        // times a caller found no idle connection and waited, also in vain
 	WaitDuration time.Duration // time that callers waited, all together
 
-	// Closed counts the connections that were closed, by reason. Those still being closed count in
-	// Open. So Dials - Failures is Open plus Closed.Total(), at any time.
+	// Closed counts the connections that were closed, by reason. Connections that are still being
+	// closed count in Open. So Dials - Failures is Open plus Closed.Total(), at any time.
 	Closed ClosedStats
 }
 
@@ -43,11 +44,11 @@ type PoolStats struct {
 type ClosedStats struct {
 	Idle     uint64 // they were idle for ConnIdleTimeout
 	Lifetime uint64 // they were older than MaxConnLifetime
-	Failed   uint64 // their leases ended with fatal errors, or the client failed that they shared
+	Failed   uint64 // their leases ended with fatal errors, or the client that they shared failed
 	Unfit    uint64 // the driver's TestOnBorrow or Ping, or a hook, rejected them
 	Ejected  uint64 // their host was ejected, or about to be
 	Evicted  uint64 // Evict or CloseIdle closed them
-	Surplus  uint64 // nobody needed them: beyond MaxIdle, after Resize, or as DialContext is used
+	Surplus  uint64 // nobody needed them: beyond MaxIdle, after Resize, or with DialContext
 	Asked    uint64 // CloseOnRelease was called, or a client of DialContext closed them
 	Removed  uint64 // their host was removed or drained, or the service was closed
 }
@@ -61,7 +62,7 @@ func (s ClosedStats) Total() (n uint64) {
 }
 
 // All yields the name of each reason, in the order of the fields, and how many connections were
-// closed for it. Names are those of the fields in lower case.
+// closed for it. The names are the names of the fields in lower case.
 func (s ClosedStats) All() iter.Seq2[string, uint64] {
 	return func(yield func(string, uint64) bool) {
 		for i, n := range s.counters() {
@@ -143,14 +144,15 @@ type HostStats struct {
 	Latency time.Duration
 
 	// Draining says that the host is drained (see Service.Drain). It is empty once Open and Dialing
-	// are 0. The score is then 0, and the counters are those of the connections that are left.
+	// are 0. The score is then 0, and the counters are about the connections that are left.
 	Draining bool
+
 	// OtherRequests is how many requests of other clients the host had in flight when it last told
 	// its load (see Conn.ReportLoad and Prober). It is 0 if that is unknown, or older than 10 s.
 	OtherRequests int
 
 	// Ejected says that the host takes no traffic until a probe connects. Either a dial of it
-	// failed, or its leases failed more than those of the other hosts (see
+	// failed, or its leases failed more often than the leases of the other hosts (see
 	// ServiceConfig.ConsecutiveFailures).
 	Ejected bool
 
@@ -203,8 +205,8 @@ type ServiceStats struct {
 	// because of its leases.
 	Panic bool
 
-	// GetFailures is how many GetConn calls returned an error, those of Lease and TryLease included.
-	// Retries that were refused are not.
+	// GetFailures is how many GetConn calls returned an error, calls of Lease and TryLease
+	// included. Refused retries do not count.
 	GetFailures uint64
 
 	// Registered is how many hosts are registered, drained ones included. With MaxHosts, that may be

@@ -13,15 +13,17 @@ import (
 // al., A Tutorial on Thompson Sampling, 2018; with trials that decay, Raj and Kalyani, Taming
 // Non-stationary Bandits, 2017.
 //
-// There is nothing to tune. It explores a host the more the less is known of it, so little is lost
-// on bad hosts. Under heavy traffic it is sure of itself: a host that is better by a thousandth
-// gets nearly everything. If your hosts fill up, choose a strategy that weighs load instead.
+// There is nothing to tune. The less is known of a host, the more it explores that host, so little
+// is lost on bad hosts. Under heavy traffic it is sure of itself: a host that is better by a
+// thousandth gets nearly everything. If your hosts fill up, choose a strategy that weighs load
+// instead.
 //
 // The posterior is Beta(1+2S, 1+2(T-S)), where S is the sum of the scores of the T trials that
-// count. These are the last 20,000 or so of all hosts, or those of DecayDuration if that is more,
-// until newer ones contradict them. Each counts twice, which reshapes the posterior to explore less
-// (Chapelle and Li, An Empirical Evaluation of Thompson Sampling, NIPS 2011). For an Arm made by
-// hand it is Beta(1+S, 1+T-S), with T its Trials and S = T · Mean. A pick is O(1).
+// count. These are about the last 20,000 trials of all hosts, or the trials of the last
+// DecayDuration if they are more. Trials stop counting when newer trials contradict them. Each
+// counts twice, which reshapes the posterior to explore less (Chapelle and Li, An Empirical
+// Evaluation of Thompson Sampling, NIPS 2011). For an Arm made by hand it is Beta(1+S, 1+T-S), with
+// T its Trials and S = T · Mean. A pick is O(1).
 //
 // Each host is tried about once a second, by up to 1 % of all picks.
 //
@@ -44,10 +46,10 @@ const thompsonCells = 100
 // NewPicker implements Bandit in O(n). Hosts that have not been tried lately are all alike, and
 // cost next to nothing.
 //
-// It computes the probabilities instead of drawing n values for each pick. If F_i are the
-// distribution functions of the posteriors, G = Π F_i is that of the highest value. Of the
-// probability that the highest value lies in a small interval, host i has the share
-// Δlog F_i / Σ Δlog F_j, since dG = G · Σ dlog F_j.
+// It computes the probabilities instead of drawing n values for each pick. Let F_i be the
+// distribution functions of the posteriors. The highest value has the distribution function G = Π
+// F_i. Host i has the share Δlog F_i / Σ Δlog F_j of the probability that the highest value lies in
+// a small interval, since dG = G · Σ dlog F_j.
 func (*Thompson) NewPicker(arms []Arm) Picker {
 	if len(arms) == 1 {
 		return aliasTable{sample.NewAlias([]float64{1})}
@@ -59,7 +61,7 @@ func (*Thompson) NewPicker(arms []Arm) Picker {
 		low = max(low, center-5*spread)
 		high = max(high, min(1, center+5*spread))
 	}
-	contenders := make([]int, 0, len(posteriors)) // whose values may be above low
+	contenders := make([]int, 0, len(posteriors)) // posteriors whose values may be above low
 	for i := range posteriors {
 		if center, spread := posteriors[i].moments(); center+5*spread > low {
 			contenders = append(contenders, i)

@@ -51,23 +51,23 @@ func (c *timeoutConn) SetWriteDeadline(t time.Time) error {
 	return c.write.setByUser(t)
 }
 
-// NetConn returns the connection beneath, as that of tls.Conn does. What is done with it directly
-// is not bounded by the timeouts.
+// NetConn returns the connection beneath, like tls.Conn's NetConn. The timeouts do not bound what
+// is done with it directly.
 func (c *timeoutConn) NetConn() net.Conn {
 	c.read.expose()
 	c.write.expose()
 	return c.Conn
 }
 
-// deadline is that of a connection's reads, or of its writes.
+// deadline is the deadline of a connection's reads, or of its writes.
 type deadline struct {
-	timeout time.Duration         // immutable; of each call, 0: none
-	set     func(time.Time) error // immutable; the connection's
+	timeout time.Duration         // immutable; for each call; 0: none
+	set     func(time.Time) error // immutable; sets the connection's deadline
 
 	mu      sync.Mutex // guards the fields below, and makes set agree with them
 	user    time.Time  // what the user has set; zero: none
 	calls   int        // in flight
-	own     time.Time  // by timeout, of the call in flight that began last; zero: none
+	own     time.Time  // from timeout, for the call in flight that began last; zero: none
 	exposed bool       // the user may call the connection beneath directly
 }
 
@@ -87,7 +87,7 @@ func (d *deadline) begin() error {
 	return nil
 }
 
-// end is called after it.
+// end is called after a Read or Write.
 func (d *deadline) end() {
 	if d.timeout <= 0 {
 		return
@@ -101,10 +101,10 @@ func (d *deadline) end() {
 	if d.exposed {
 		_ = d.set(d.user)
 	}
-	// Otherwise the next call sets it anew, so taking it away would be for nothing.
+	// Otherwise the deadline stays: the next call sets it anew.
 }
 
-// expose has the connection beneath without a timeout of ours whenever no call is in flight.
+// expose keeps our timeout off the connection beneath whenever no call is in flight.
 func (d *deadline) expose() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -125,7 +125,7 @@ func (d *deadline) setByUser(t time.Time) error {
 	return nil
 }
 
-// earlier returns the earlier of two deadlines, of which zero is none.
+// earlier returns the earlier of two deadlines. A zero deadline means none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

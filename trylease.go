@@ -4,9 +4,9 @@ import "context"
 
 // TryLease is Lease for callers that must not wait for another lease to end. It leases an idle
 // connection, or dials one if the host has room, and does the same at the other hosts if need be.
-// If no host is up, it dials those that are ejected, one after the other.
+// If no host is up, it dials the ejected hosts, one after the other.
 //
-// It is for drivers whose Dial returns at once, such as one that hands out shares of an open
+// It is for drivers whose Dial returns at once, such as a driver that hands out shares of an open
 // connection. With any other driver TryLease waits for the dial, at most until ctx ends. The dial
 // itself goes on. Package poolygrpc is an example.
 //
@@ -93,8 +93,8 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 	return nil, ErrNoHostAvailable
 }
 
-// try leases an idle connection, or one that it dials. down says that an ejected host is dialled,
-// too. It returns nil if the host has no room or its dial fails, and an error if ctx ends.
+// try leases an idle connection, or dials one. down says that an ejected host is dialled, too. It
+// returns nil if the host has no room or its dial fails, and an error if ctx ends.
 func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 	for range tryDials {
 		if err := contextError(ctx); err != nil {

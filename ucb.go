@@ -10,11 +10,11 @@ import (
 	"github.com/3XX0/pooly/internal/sample"
 )
 
-// defaultExploration is that of the zero value.
+// defaultExploration is the exploration of the zero value.
 const defaultExploration = 0.5
 
-// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus,
-// which is the larger the less the host was tried. It is for hosts that change:
+// UCB picks the host with the highest upper confidence bound: the mean of its scores plus a bonus.
+// The less a host was tried, the larger its bonus. It is for hosts that change:
 //   - Trials are discounted, as in Garivier and Moulines, On Upper-Confidence Bound Policies for
 //     Switching Bandit Problems, ALT 2011.
 //   - Trials are forgotten when newer ones contradict them, as in Liu, Lee and Shroff, A
@@ -27,8 +27,9 @@ const defaultExploration = 0.5
 // Until scores are computed again the bounds stay the same, and the plain rule would send every
 // call to one host. So UCB expects as many picks as there were since the last computation, and
 // spreads them such that the highest bounds become equal. Hosts that are equally good get equal
-// shares. A host gets no more picks than a fair share, or 15 % of its trials, so one that joins is
-// not flooded. A service with little traffic picks by the plain rule. A pick is O(1).
+// shares. A host gets at most a fair share of the picks, or 15 % of its trials if that is more. So
+// a host that joins is not flooded. A service with little traffic picks by the plain rule. A pick
+// is O(1).
 //
 // It counts its picks, so a value belongs to one service. The zero value is NewUCB(0.5).
 type UCB struct {
@@ -124,7 +125,7 @@ func (u *UCB) spread(arms []Arm, picks float64) []float64 {
 
 // levelOff searches for the level, between low and high, at which fill hands out the given number
 // of picks. It returns how many the last call of fill handed out. fill returns how many picks a
-// level takes, which are fewer the higher the level is, and the slope.
+// level takes, and the slope. A higher level takes fewer picks.
 //
 // It is Newton's method for 1/√sum. That is nearly a straight line, so few steps are needed.
 // Bisection alone would take more of them (BenchmarkNewPicker).

@@ -13,7 +13,7 @@ type call struct {
 	group *group
 	ctx   context.Context
 	whole bool    // ctx also bounds the use of the connection
-	avoid []*line // of the pools that it would rather not use, until impatient fires
+	avoid []*line // lines of the pools that it would rather not use, until impatient fires
 
 	began     time.Duration    // when it found nothing
 	expired   <-chan time.Time // WaitTimeout has passed; nil if there is none

@@ -14,7 +14,7 @@ type waiter struct {
 
 	since    time.Duration   // when its call began to wait
 	deadline time.Duration   // when its context ends; forever if it has no deadline
-	values   context.Context // of its call, for a dial; guarded by queue.mu while it stands in a line
+	values   context.Context // context of its call, for a dial; guarded by queue.mu while in a line
 	whole    bool            // the deadline also bounds the use of the connection
 
 	// The answer, written before ready receives: a lease, or the reason why there is none.
@@ -22,8 +22,8 @@ type waiter struct {
 	err   error
 
 	// Guarded by queue.mu.
-	avoid      []*line // of the pools that it would rather not get a connection of, see Service.Do
-	attempts   int     // rounds of dials that reached no host since it waits, see rounds
+	avoid      []*line // lines of the pools that it would rather not use, see Service.Do
+	attempts   int     // rounds of dials that reached no host while it waited, see rounds.go
 	line       *line   // the line that it stands in; nil once it is answered
 	prev, next *waiter
 }
@@ -41,8 +41,8 @@ type line struct {
 	front, back *waiter
 	total       *atomic.Int32 // immutable; counts its waiters too: Pool.load or queue.length
 
-	// Of a pool's line alone. serve gives what the pool has to those who wait, and keeps its offer up
-	// to date. offer is the offer's place in queue.offers plus one, 0 if the pool offers nothing. A
+	// Only for a pool's line. serve gives what the pool has to waiters, and keeps its offer up to
+	// date. offer is the offer's index in queue.offers plus one, or 0 if the pool offers nothing. A
 	// pool begins and ends its offer under its own lock, so it may rely on that there.
 	serve func() // immutable
 	offer atomic.Int32

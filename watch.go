@@ -12,20 +12,20 @@ import (
 
 // watch is what a leakFinder knows of a connection's lease. It is guarded by Pool.mu.
 //
-// While a lease is watched, conn.lease points to stand. So Release of it takes the long way, where
-// endLease finds the watch, and the fast way need not look for one.
+// While a lease is watched, conn.lease points to stand. So Release of the lease takes the long way,
+// where endLease finds the watch. The fast way need not look for a watch.
 type watch struct {
 	stand Conn
 	lease *Conn              // the lease; nil if none is watched, or if it is weak
 	weak  weak.Pointer[Conn] // the lease, once it was reported; its user may have lost it
-	lost  runtime.Cleanup    // of weak
-	count uint64             // of leases that were watched
+	lost  runtime.Cleanup    // the cleanup of weak
+	count uint64             // how many leases were watched
 
 	began    time.Duration // when the lease began, or was first seen
-	cost     time.Duration // of its stack
+	cost     time.Duration // what recording its stack took
 	stack    stack
 	reported bool // it is out longer than LeakTimeout
-	logged   bool // that was logged
+	logged   bool // it was logged
 
 	seen   *Conn // a lease that is not watched, at the last sweep
 	seenAt time.Duration
@@ -83,9 +83,9 @@ func (s *stack) text() string {
 	return b.String()
 }
 
-// stackSampler draws the leases that leave their stack, so that stacks take at most a hundredth of the
-// time of all leases. It draws one lease in n, where n is 100 times what a stack takes, over what a
-// lease takes. Both are averages over the leases that were drawn.
+// stackSampler draws the leases that leave their stack, so that stacks take at most a hundredth of
+// the time of all leases. It draws one lease in n, where n is 100 times what a stack takes, over
+// what a lease takes. Both are averages over the leases that were drawn.
 type stackSampler struct {
 	every atomic.Uint32 // n; 0: not known
 

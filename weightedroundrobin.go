@@ -8,25 +8,25 @@ import (
 )
 
 // WeightedRoundRobin picks the hosts in turn, in proportion to their quality: host i gets the share
-// quality_i / Σ quality of the picks, spread evenly over time rather than in bursts. The quality is
-// that of [SoftMax].
+// quality_i / Σ quality of the picks. The picks of a host are spread evenly over time, and do not
+// come in bursts. The quality is as in [SoftMax].
 //
-// It is for hosts that are all of use but differ in strength: a host that is half as good gets half
-// as much. A host that fails always loses nearly all within seconds. With scores that tell little
-// (all near 1) it is a round-robin.
+// It is for hosts that are all useful but differ in strength: a host that is half as good gets half
+// as much traffic. A host that always fails loses nearly all its traffic within seconds. If all
+// scores are near 1, it is a round-robin.
 //
 // Each host owns a part of [0, 1) in proportion to its quality. Turn t belongs to the host whose
-// part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill the
-// interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4), and by
-// the three-gap theorem a host's turns come at no more than three different distances. Unlike the
+// part contains the fractional part of t·φ, where φ is the golden ratio. The multiples of φ fill
+// the interval as evenly as any sequence of that kind does (Knuth, TAOCP vol. 3, section 6.4). By
+// the three-gap theorem, a host's turns come at no more than three different distances. Unlike the
 // smooth weighted round-robin of nginx it needs no state but the turn, so it locks nothing.
 //
 // A guide table finds the host whose part contains a point. For each n-th of the interval it has
 // the first host that reaches into it. See Chen and Asau, On generating random variates from an
 // empirical distribution, AIIE Transactions 6(2), 1974.
 //
-// It goes on where it was when hosts or scores change, so a value belongs to one service. A pick is
-// O(1) in the mean, and O(log n) at worst.
+// When hosts or scores change, it goes on where it was. So a value belongs to one service. A pick
+// is O(1) in the mean, and O(log n) at worst.
 type WeightedRoundRobin struct {
 	turn atomic.Uint64
 }

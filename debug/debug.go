@@ -4,8 +4,8 @@
 //
 //	http.Handle("/debug/pooly", debug.Handler(orders, users))
 //
-// Keep it off public listeners, as net/http/pprof. It changes nothing, but it tells the addresses
-// of your hosts, what their dials failed with, and how much traffic they have.
+// Keep it off public listeners, as net/http/pprof. It changes nothing, but it shows the addresses
+// of your hosts, the errors of their dials, and how much traffic they have.
 package debug
 
 import (
@@ -27,13 +27,14 @@ import (
 //
 // With ?format=json, or an Accept header that prefers JSON to HTML, it answers with the same
 // figures as JSON, one host a line. With ?sort=score, share, use or failed the hosts come in that
-// order, worst or most first, else by address. The page shows at most 500 hosts of a service, the
-// JSON all.
+// order, worst or most first. Otherwise they are sorted by address. The page shows at most 500
+// hosts of a service, and the JSON shows all.
 //
 // Bytes of names and addresses that are not UTF-8 are written as \xNN.
 //
-// A request costs a lock of each pool twice, and processor time that grows with the number of hosts
-// (BenchmarkHandler). One answer is prepared at a time, so however many requests take one core.
+// A request locks each pool twice, and takes processor time that grows with the number of hosts
+// (BenchmarkHandler). One answer is prepared at a time, so all requests together take at most one
+// core.
 func Handler(services ...*pooly.Service) http.Handler {
 	return &handler{services: slices.Clone(services), turn: make(chan struct{}, 1)}
 }
@@ -81,8 +82,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = body.WriteTo(w) // the client may have gone
 }
 
-// prepare returns the whole answer, since an error halfway would send half of it. It waits for its
-// turn while the client does, and never for the client to read.
+// prepare returns the whole answer, since an error halfway would send half of it. It waits until no
+// other answer is prepared, or the client leaves. It never waits for the client to read.
 func (h *handler) prepare(r *http.Request, format, nonce string) (*bytes.Buffer, error) {
 	select {
 	case h.turn <- struct{}{}:
@@ -99,7 +100,7 @@ func (h *handler) prepare(r *http.Request, format, nonce string) (*bytes.Buffer,
 	return body, writePage(body, format == "fragment", nonce, sort, now)
 }
 
-// policy allows the page nothing but itself.
+// policy allows the page to load only what is in it.
 func policy(nonce string) string {
 	return fmt.Sprintf("default-src 'none'; style-src 'nonce-%[1]s'; script-src 'nonce-%[1]s'; "+
 		"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "+
@@ -107,7 +108,7 @@ func policy(nonce string) string {
 }
 
 // prefersJSON reports whether an Accept header names JSON, and HTML not before it. Browsers name
-// HTML first. Those who take anything get the page.
+// HTML first. Clients that take anything get the page.
 func prefersJSON(accept string) bool {
 	for part := range strings.SplitSeq(accept, ",") {
 		switch kind, params, _ := mime.ParseMediaType(part); {

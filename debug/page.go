@@ -90,7 +90,7 @@ func writePage(w io.Writer, fragment bool, nonce, sort string, r reading) error 
 	return pageTemplate.ExecuteTemplate(w, name, p)
 }
 
-// MeanWait returns how long callers that waited did so on average.
+// MeanWait returns how long callers that waited have waited on average.
 func (p pool) MeanWait() float64 {
 	if p.Waits == 0 {
 		return 0
@@ -136,7 +136,7 @@ func count(n any) string {
 	return b.String()
 }
 
-// percent writes a share as percent, with one digit after the point where that is all there is.
+// percent writes a share as percent, with one digit after the point if it is small.
 func percent(share float64) string {
 	if share > 0 && share < 0.0995 {
 		return fmt.Sprintf("%.1f", 100*share)
@@ -170,7 +170,7 @@ func grade(score float64) string {
 	return "poor"
 }
 
-// sparkWidth and sparkHeight are of the drawing, in which a slot is two wide.
+// sparkWidth and sparkHeight are the size of the drawing, in which a slot is two wide.
 const sparkWidth, sparkHeight = 120, 24
 
 // spark returns the path of a history, with the newest slot at the right edge. Where nothing was

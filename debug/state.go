@@ -25,7 +25,7 @@ type reading struct {
 type serviceReading struct {
 	name    string
 	stats   pooly.ServiceStats
-	hosts   []*pooly.HostStats // those of stats, sorted
+	hosts   []*pooly.HostStats // the hosts of stats, sorted
 	shares  map[string]float64
 	history map[string][]float64
 }
@@ -48,7 +48,8 @@ func read(services []*pooly.Service, sort string) reading {
 // hostSize is about how many bytes the JSON of a host takes.
 const hostSize = 470
 
-// writeJSON writes a state, with a line for each host. What it holds besides is one host.
+// writeJSON writes a state, with a line for each host. Besides the output it holds only one host at
+// a time.
 func writeJSON(w *bytes.Buffer, r reading) error {
 	e := json.NewEncoder(w)
 	w.WriteString(`{"time":`)
@@ -225,7 +226,7 @@ func readPool(s pooly.PoolStats) pool {
 	}
 }
 
-// order returns how hosts are compared; by address where they are equal.
+// order returns how hosts are compared. Equal hosts are compared by address.
 func order(sort string, shares map[string]float64) func(a, b *pooly.HostStats) int {
 	return func(a, b *pooly.HostStats) int {
 		first := 0

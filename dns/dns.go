@@ -4,9 +4,9 @@
 //	err := s.Follow(ctx, dns.NewHost("cache.internal:11211", nil))
 //	err := s.Follow(ctx, dns.NewSRV("memcached", "tcp", "internal", nil))
 //
-// The name is looked up anew every Interval. While lookups fail, the last good answer stands: the
-// hosts of yesterday are better than none, and the service ejects those that are gone. A name that
-// has vanished is a failure, too, unless the Config says otherwise.
+// The name is looked up anew every Interval. While lookups fail, the last good answer stays in
+// effect: the hosts of yesterday are better than none, and the service ejects hosts that are gone.
+// A name that has vanished is a failure, too, unless the Config says otherwise.
 package dns
 
 import (
@@ -60,13 +60,14 @@ type Config struct {
 	// "ip": both.
 	Network string
 
-	// AllPriorities takes the SRV records of every priority. Default: only those of the best one in
-	// the answer. The strategy would not keep the others as spares, but send them their share of
-	// the traffic.
+	// AllPriorities takes the SRV records of every priority. Default: only the records of the best
+	// priority in the answer. The strategy would not keep the others as spares, but send them their
+	// share of the traffic.
 	AllPriorities bool
 
 	// AllowEmpty has the service lose all its hosts when the server says that the name, or a record
-	// of the type, does not exist. Default: that is a failure, and the last good answer stands.
+	// of the type, does not exist. Default: that is a failure, and the last good answer stays in
+	// effect.
 	AllowEmpty bool
 
 	// Resolver asks the servers. Default net.DefaultResolver.
@@ -126,8 +127,8 @@ func NewHost(address string, config *Config) *Resolver {
 // name itself if service and proto are empty. A nil config means every default.
 //
 // The hosts are target:port. The driver looks the target up when it dials, and a certificate for
-// the target's name is good for TLS. The weights of records are not used: the strategy learns what
-// each host can bear.
+// the target's name is good for TLS. The weights of records are not used: the strategy learns how
+// much each host can take.
 //
 // NewSRV panics if the config has an impossible value.
 func NewSRV(service, proto, name string, config *Config) *Resolver {
@@ -135,7 +136,7 @@ func NewSRV(service, proto, name string, config *Config) *Resolver {
 	r.lookup = func(ctx context.Context) ([]string, error) {
 		_, records, err := r.config.Resolver.LookupSRV(ctx, service, proto, name)
 		if len(records) > 0 {
-			err = nil // it says that some other records are malformed
+			err = nil // the error says that other records are malformed
 		}
 		var list []string
 		for _, record := range records { // the best priority first
@@ -154,7 +155,7 @@ func NewSRV(service, proto, name string, config *Config) *Resolver {
 
 var errNoRecord = errors.New("dns: the answer has no usable record")
 
-// find looks the list up. The list is empty only where that is allowed.
+// find looks the list up. It returns an empty list only if that is allowed.
 func (r *Resolver) find(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()

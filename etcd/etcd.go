@@ -1,10 +1,9 @@
 // Package etcd finds the hosts of a pooly.Service by the keys under a prefix in etcd. It hears of
-// each change as soon as etcd does. It is a module of its own, so that pooly does not need etcd's
-// client.
+// each change at once. It is a module of its own, so that pooly does not need etcd's client.
 //
 //	client, err := clientv3.New(clientv3.Config{
 //		Endpoints:         []string{"127.0.0.1:2379"},
-//		DialKeepAliveTime: 10 * time.Second, // notices a member that vanished without a word
+//		DialKeepAliveTime: 10 * time.Second, // notices a member that vanished silently
 //	})
 //	...
 //	err = s.Follow(ctx, etcd.NewPrefix(client, "services/cache/", nil))
@@ -47,13 +46,14 @@ type Config struct {
 	// Timeout bounds one read of the prefix. Default 5 s.
 	Timeout time.Duration
 
-	// Address makes an address of a key, whose prefix is cut off, and its value. "" leaves the key
-	// out. So does a panic, which is also reported as a failure. The default is [Address].
+	// Address makes an address from a key, without the prefix, and its value. If it returns "", the
+	// key is left out. If it panics, the key is left out and the panic is reported as a failure.
+	// Default: the function [Address].
 	Address func(key, value string) string
 
 	// AllowEmpty has the service lose all its hosts when no key is left. Default: that is a
-	// failure, and the last good answer stands. If all leases run out at once, the fault is more
-	// likely with etcd or the way to it.
+	// failure, and the last good answer stays in effect. If all leases expire at once, more likely
+	// etcd or the network is at fault than the hosts.
 	AllowEmpty bool
 }
 
@@ -86,8 +86,8 @@ var _ pooly.Resolver = (*Resolver)(nil)
 // NewPrefix returns a resolver that finds one host for each key that begins with prefix. A nil
 // config means every default. Close the services that follow the resolver before the client.
 //
-// NewPrefix panics if client is nil, Timeout is negative, or prefix is empty, which would be every
-// key in etcd.
+// NewPrefix panics if client is nil, if Timeout is negative, or if prefix is empty: every key in
+// etcd has the empty prefix.
 func NewPrefix(client *clientv3.Client, prefix string, config *Config) *Resolver {
 	r := &Resolver{client: client, prefix: prefix}
 	if config != nil {
@@ -141,7 +141,7 @@ var (
 	errEnded   = errors.New("the watch ended")
 )
 
-// hosts are the addresses under the prefix, by key, as far as the watch has told.
+// hosts are the addresses under the prefix, by key, as the watch has told them so far.
 type hosts struct {
 	resolver *Resolver
 	yield    func([]string, error) bool
@@ -173,7 +173,7 @@ func (h *hosts) follow(ctx context.Context) error {
 		return err
 	}
 	watch, cancel := context.WithCancel(ctx)
-	defer cancel() // or the server goes on to send
+	defer cancel() // otherwise the server goes on sending
 	for changes := range r.client.Watch(watch, r.prefix, clientv3.WithPrefix(), clientv3.WithRev(now.Header.Revision+1)) {
 		if err := changes.Err(); err != nil {
 			return err
@@ -214,8 +214,8 @@ func (h *hosts) address(key, value string) (address string, err error) {
 	return r.config.Address(strings.TrimPrefix(key, r.prefix), value), nil
 }
 
-// answer yields the addresses if they are others than before, and then the new reports. An empty
-// list that is not allowed is a failure; the watch will tell when that is over.
+// answer yields the addresses if they have changed, and then the new reports. An empty list that is
+// not allowed is a failure. The watch tells when the list is no longer empty.
 func (h *hosts) answer() error {
 	r := h.resolver
 	list := []string{}

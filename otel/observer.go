@@ -23,8 +23,8 @@ const dbPoolName = attribute.Key("db.client.connection.pool.name")
 //	pooly.wait  a call that found no idle connection, from its first wait to its end
 //	pooly.dial  a dial that was made with a caller's context, as those of DialContext are
 //
-// A span is a child of the span in the caller's context. Without one there, no span is made. A call
-// that gets an idle connection makes no span, and costs nothing.
+// A span is a child of the span in the caller's context. If the context has no span, no span is
+// made. A call that gets an idle connection makes no span, and costs nothing.
 //
 // The attributes are db.client.connection.pool.name, the name of the service, and server.address
 // and server.port. A call that got no connection has only the first, and its error.
@@ -68,8 +68,8 @@ func (s span) record(
 	made.End(trace.WithTimestamp(now))
 }
 
-// bounds are the advised bounds of the histograms' buckets, in seconds. The SDK's default ones are
-// made for milliseconds.
+// bounds are the advised bounds of the histograms' buckets, in seconds. The SDK's default bounds
+// are made for milliseconds.
 var bounds = metric.WithExplicitBucketBoundaries(
 	.00001, .00005, .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 10,
 )

@@ -5,8 +5,8 @@
 //	defer registration.Unregister()
 //
 // The instruments are observable: they read Service.Stats when the SDK collects, so they cost
-// GetConn nothing. They have the shape of the semantic conventions' db.client.connection.*. In the
-// place of db is pooly, since what is pooled need not be a database.
+// GetConn nothing. They have the shape of the semantic conventions' db.client.connection.*. Their
+// names have pooly in place of db, since what is pooled need not be a database.
 //
 // Spans and Histograms are Observers, for ServiceConfig.Observer.
 //
@@ -39,9 +39,9 @@
 //	pooly.client.host.panic                  1             gauge    1 while hosts fail alike, else 0
 //
 // The states of connections are used and idle, in pooly.client.connection.state. The states of
-// hosts are up, ejected and, if there are any, draining, in pooly.client.host.state. The reasons for which connections
-// are closed, in pooly.client.connection.close_reason, are those of pooly.ClosedStats. With MaxHosts
-// set, more hosts may be registered than are in use.
+// hosts are up, ejected and, if there are any, draining, in pooly.client.host.state. The reasons
+// why connections are closed, in pooly.client.connection.close_reason, are the names in
+// pooly.ClosedStats. With MaxHosts set, more hosts may be registered than are in use.
 //
 // The instruments of RegisterHosts also have the conventions' server.address and server.port. An
 // address that is not exactly host:port is the server.address as a whole:
@@ -205,10 +205,9 @@ func Register(meter metric.Meter, services ...*pooly.Service) (metric.Registrati
 	}, i.all...)
 }
 
-// RegisterHosts reports the figures of each host of the services. That is eleven series for
-// each address, and one for each reason for which connections were closed there. So it is for hosts
-// that are few or stay. SDKs drop what goes beyond their limit, by
-// default 2,000 attribute sets per instrument.
+// RegisterHosts reports the figures of each host of the services. That is eleven series for each
+// address, and one for each reason why connections were closed there. So use it if hosts are few or
+// stay. SDKs drop what goes beyond their limit, by default 2,000 attribute sets per instrument.
 func RegisterHosts(meter metric.Meter, services ...*pooly.Service) (metric.Registration, error) {
 	services = slices.Clone(services)
 	i := &instruments{meter: meter}
@@ -269,9 +268,8 @@ func nameOf(s *pooly.Service) attribute.KeyValue {
 	return poolName.String(validutf8.Escape(s.Name()))
 }
 
-// server returns the attributes of an address: its host and port if it is exactly these, else all
-// of it as the address. So no two addresses have the same attributes, as a:80, a:080 and [a]:80
-// would.
+// server returns the attributes of an address: its host and port if it is exactly host:port, else
+// all of it as the address. Otherwise a:80, a:080 and [a]:80 would have the same attributes.
 func server(address string) []attribute.KeyValue {
 	host, port, err := net.SplitHostPort(address)
 	if err == nil {

@@ -48,8 +48,9 @@ func defaults() options {
 }
 
 // defaultFailureCodes are the codes with which servers fail. All others answer the request.
-// OpenTelemetry's conventions call the same codes errors of a server, except RESOURCE_EXHAUSTED,
-// which is how an overloaded server refuses, and UNIMPLEMENTED, which tells of the method.
+// OpenTelemetry's conventions call the same codes errors of a server, with two exceptions. They
+// leave out RESOURCE_EXHAUSTED, by which an overloaded server refuses, and have UNIMPLEMENTED,
+// which is about the method.
 var defaultFailureCodes = []codes.Code{
 	codes.Unknown, codes.DeadlineExceeded, codes.ResourceExhausted,
 	codes.Internal, codes.Unavailable, codes.DataLoss,
@@ -88,7 +89,7 @@ func parse(text json.RawMessage) (*lbConfig, error) {
 	return c, nil
 }
 
-// service returns the configuration of a service, with a strategy of its own, and without a driver.
+// service returns the configuration of a service, with a new strategy and without a driver.
 func (c *lbConfig) service() (*pooly.ServiceConfig, error) {
 	o := &c.options
 	switch {

@@ -7,9 +7,9 @@
 //		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"pooly":{}}]}`))
 //
 // The resolver of the target lists the servers. gRPC connects to all of them, and reconnects with
-// its own backoff. Of the servers that are connected, the strategy picks one for each RPC. A server
-// whose RPCs fail more often than those of the others is ejected, and tried again after 0.1 s,
-// 0.2 s and so on, up to every 10 s.
+// its own backoff. For each RPC the strategy picks one of the connected servers. A server whose
+// RPCs fail more often than the RPCs of the others is ejected. It is tried again after 0.1 s, 0.2 s
+// and so on, at most 10 s later each time.
 //
 // # Configuration
 //
@@ -34,7 +34,7 @@
 //   - consecutiveFailures, baseEjectionTime, maxEjectionTime, maxEjectionPercent, decayDuration: as
 //     in pooly.ServiceConfig.
 //
-// [Builder] is for what JSON cannot say, such as a strategy of your own.
+// [Builder] is for what JSON cannot express, such as a strategy of your own.
 //
 // # What an RPC tells
 //
@@ -44,26 +44,26 @@
 //   - CANCELLED tells nothing, nor does an RPC that was never sent.
 //   - OK and all other codes are answers: the server works.
 //
-// The latency of an RPC counts for strategies that go by latency, but not that of a stream, whose
-// length says nothing about the server. A method is a stream if its protobuf descriptor, which
-// generated code registers, says so.
+// Strategies that go by latency use the latency of an RPC, but not of a stream, whose length says
+// nothing about the server. A method is a stream if its protobuf descriptor says so. Generated code
+// registers descriptors.
 //
 // # How it works
 //
 // The policy is a parent of gRPC's endpoint sharding, like weighted_round_robin: each endpoint has
 // a pick_first child, and the policy sees which of them are READY. A pooly.Service, with the
-// endpoints as its hosts, chooses among these. Pick is TryLease and Done is Release: leases are
-// what strategies that go by load and latency see, so a strategy without a Service would see
+// endpoints as its hosts, chooses among the READY ones. Pick is TryLease and Done is Release.
+// Strategies that go by load and latency look at leases, so a strategy without a Service would see
 // nothing. A lease is a share of an endpoint, and costs no connection. gRPC owns the connections,
 // so the Service never dials: pooly.NewSharedDriver, which owns what it shares, does not fit here.
 //
-// A connection that is lost or made ejects or restores its host through Report, at once. After an
-// ejection for failed RPCs the endpoint is on probation: its next failure ejects it for twice as
-// long. The probe of such an endpoint finds that gRPC has a connection, and not that the server
-// answers; the RPCs on probation find that.
+// When a connection is lost, Report ejects its host at once. When a connection is made, Report
+// restores its host. After an ejection for failed RPCs the endpoint is on probation: its next
+// failure ejects it for twice as long. The probe of such an endpoint shows that gRPC has a
+// connection, not that the server answers. The RPCs on probation show whether it answers.
 //
 // Pick never blocks. If all endpoints have maxRequests, or the lower limit that pooly finds while
-// RPCs time out, gRPC has the RPC wait, as it does while it connects.
+// RPCs time out, gRPC makes the RPC wait, as it does while it connects.
 //
 // Client-side health checking and outlier_detection as a parent work as with gRPC's own policies.
 // Transport security, retries, hedging and deadlines are gRPC's.

@@ -20,8 +20,8 @@ type endpoint struct {
 	lost  bool                            // guarded by policy.mu; it was READY and is not
 }
 
-// endpoints are those that have been READY, by name. They are the driver of the policy's service:
-// a dial makes a share, and fails at once if the endpoint is not READY.
+// endpoints are the endpoints that have been READY, by name. They are the driver of the policy's
+// service: a dial makes a share, and fails at once if the endpoint is not READY.
 type endpoints struct {
 	mu     sync.Mutex
 	byName map[string]*endpoint
@@ -75,7 +75,7 @@ func (e *endpoints) TestOnBorrow(*pooly.Conn) error { return nil }
 // Temporary implements pooly.Driver. Shares do not break.
 func (e *endpoints) Temporary(error) bool { return true }
 
-// nameOf returns the host's name of an endpoint: its addresses, which are one in most cases. Their
+// nameOf returns the host's name of an endpoint: its addresses, in most cases a single one. Their
 // order does not matter, as for endpoint sharding.
 func nameOf(e resolver.Endpoint) string {
 	if len(e.Addresses) == 1 {

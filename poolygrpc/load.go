@@ -17,7 +17,7 @@ func loadIn(info balancer.DoneInfo, metric string) (l pooly.Load, ok bool) {
 		return l, false
 	}
 	value, ok := report.GetNamedMetrics()[metric]
-	if !ok || !(value >= 0 && value <= math.MaxInt32) { // so that NaN is none
+	if !ok || !(value >= 0 && value <= math.MaxInt32) { // so that NaN fails too
 		return l, false
 	}
 	return pooly.Load{InFlight: int(math.Round(value))}, true

@@ -16,7 +16,7 @@ import (
 type judge struct {
 	failures [17]bool // by code
 	target   time.Duration
-	metric   string // of the server's load; "": none
+	metric   string // metric of the server's load; "": none
 }
 
 // rpc is one RPC, from Pick to Done.

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// parking wakes RPCs that found no room. gRPC keeps them, and has all of them pick again when it
-// gets a picker. So they are woken at intervals, and not for each RPC that ends: n RPCs that wait
-// would make n picks each time. The more there are, the longer the interval.
+// parking wakes RPCs that found no room. gRPC keeps them, and lets all of them pick again when it
+// gets a picker. So they are woken at intervals, and not for each RPC that ends: each time, n
+// waiting RPCs make n picks. The more RPCs wait, the longer the interval.
 type parking struct {
 	wake func() // immutable
 
 	mu     sync.Mutex // guards the fields below
-	parked int        // since the last wake
+	parked int        // RPCs parked since the last wake
 	last   int        // what parked was then
 	timer  *time.Timer
 	closed bool

@@ -23,8 +23,8 @@ func init() {
 	balancer.Register(Builder{})
 }
 
-// Builder makes balancers of the policy. Register one of your own for what a service config cannot
-// say, and name it there:
+// Builder makes balancers of the policy. Register a Builder of your own for what a service config
+// cannot express, and name it in the service config:
 //
 //	func init() {
 //		balancer.Register(poolygrpc.Builder{
@@ -91,8 +91,8 @@ type policy struct {
 	closed  bool
 }
 
-// balance is a service over the endpoints, with what its RPCs tell. It is immutable. Another
-// configuration needs another one.
+// balance is a service over the endpoints, with what its RPCs tell. It is immutable: another
+// configuration needs another balance.
 type balance struct {
 	service   *pooly.Service
 	endpoints *endpoints
@@ -163,7 +163,7 @@ func (p *policy) newBalance(config *lbConfig) (*balance, error) {
 	return b, nil
 }
 
-// fail has RPCs fail, unless there is a balance.
+// fail makes RPCs fail, unless there is a balance.
 func (p *policy) fail(err error) {
 	if p.balance == nil {
 		p.ClientConn.UpdateState(balancer.State{
@@ -279,7 +279,7 @@ func (b *balance) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	return result, nil
 }
 
-// wake has the RPCs pick again that gRPC has wait.
+// wake makes the RPCs that wait in gRPC pick again.
 func (p *policy) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 type answerBody struct {
 	body    io.ReadCloser
 	outcome pooly.Outcome // by the header
-	rates   bool          // outcome is one
+	rates   bool          // outcome counts
 	unwatch func() bool   // nil if the context does not end
 
 	reading atomic.Int32 // calls of Read
@@ -158,8 +158,9 @@ var nopCloser = [...]reflect.Type{
 	}{})),
 }
 
-// cannotFail reports whether a request's body is left as it is. net/http sends a body in memory
-// with the header in one packet, and has the kernel copy a file, if it knows their types.
+// cannotFail reports whether a request's body is left as it is. If net/http knows the type of a
+// body, it sends a body in memory together with the header, in one packet, and lets the kernel copy
+// a file.
 func cannotFail(req *http.Request) bool {
 	if _, ok := req.Body.(*os.File); ok {
 		return true // its error is an *fs.PathError

@@ -68,7 +68,7 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// isFieldValue reports whether s has no control character but tabs.
+// isFieldValue reports whether s has no control characters except tabs.
 func isFieldValue(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {

@@ -48,7 +48,7 @@ type host struct {
 	turn   chan struct{} // immutable; full while someone looks for a connection to share, or dials
 	users  int           // connections and dials; without any, the driver forgets the host
 	plain  bool          // it has spoken HTTP/1
-	newest *conn         // of the connections that are shared; nil if it was closed
+	newest *conn         // the newest shared connection; nil if it was closed
 
 	brokeAt time.Duration // when a kept connection last broke before an answer, since driver.epoch
 }
@@ -64,7 +64,7 @@ type conn struct {
 
 	places  int          // guarded by driver.mu; how many of its Conns are open
 	streams atomic.Int64 // how many requests the server allows at once, as of the last dial
-	silent  atomic.Bool  // a request timed out, and nothing came meanwhile: take no more
+	silent  atomic.Bool  // a request timed out and nothing came meanwhile: no more requests
 	losses  atomic.Int32 // copies of requests on it that lost in a row, see hedge
 	used    atomic.Bool  // it has served a request
 	heardAt atomic.Int64 // when the last answer came, since driver.epoch
@@ -120,7 +120,7 @@ func NewDriver(scheme string, transport *http.Transport) *Driver {
 	return d
 }
 
-// adapt returns a copy of a transport that tells its sockets, see socketKey.
+// adapt returns a copy of a transport that reports its sockets (see socketKey).
 func adapt(given *http.Transport) *http.Transport {
 	// The custom dial functions below would turn off HTTP/2 for a transport that has it by default.
 	usual := given.TLSClientConfig == nil && given.DialContext == nil && given.DialTLSContext == nil &&
@@ -130,7 +130,7 @@ func adapt(given *http.Transport) *http.Transport {
 	if t.Protocols == nil && t.TLSNextProto == nil && (usual || offered) {
 		t.ForceAttemptHTTP2 = true
 	}
-	if t.TLSNextProto["h2"] != nil { // of x/net/http2, which the copy cannot use
+	if t.TLSNextProto["h2"] != nil { // set by x/net/http2; the copy cannot use it
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	// Connections of NewClientConn are not counted when they are made, but when they are closed.
@@ -178,7 +178,7 @@ func (d *Driver) CheckAddress(address string) error {
 		return nil
 	}
 	if strings.HasSuffix(address, ":") {
-		address += d.scheme // whose port is meant
+		address += d.scheme // the scheme's port is meant
 	}
 	return pooly.NewNetDriver("tcp").CheckAddress(address)
 }
@@ -196,8 +196,8 @@ func (d *Driver) Dial(ctx context.Context, address string) (*pooly.Conn, error) 
 	return c, nil
 }
 
-// dial connects to a host, or shares its HTTP/2 connection. The host's dials take turns unless it
-// is known to speak HTTP/1, since each could serve all others.
+// dial connects to a host, or shares its HTTP/2 connection. Unless the host is known to speak
+// HTTP/1, it is dialled by one caller at a time: the new connection may serve all others.
 func (d *Driver) dial(ctx context.Context, h *host, address string) (*pooly.Conn, error) {
 	if d.sharing.Load() && !d.speaksPlain(h) && !pooly.IsProbe(ctx) {
 		select {
@@ -272,7 +272,7 @@ func (d *Driver) speaksPlain(h *host) bool {
 	return h.plain
 }
 
-// share returns a host's connection once more, nil if none can serve one more request.
+// share returns a host's connection once more, or nil if no connection can serve one more request.
 func (d *Driver) share(h *host) *pooly.Conn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -290,7 +290,7 @@ func (d *Driver) share(h *host) *pooly.Conn {
 	return c.share.Conn()
 }
 
-// stopSharingIdle has no further lease share an HTTP/2 connection that serves no request.
+// stopSharingIdle lets no further lease share an HTTP/2 connection that serves no request.
 func (d *Driver) stopSharingIdle() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -20,10 +20,11 @@ const (
 	broken                // a new connection broke before an answer began
 )
 
-// judge returns what became of a request that failed with err, and whether the host is to blame.
-// It follows net/http: shouldRetryRequest of persistConn, and canRetryError of HTTP/2. net/http
-// does not export the errors that these look at, so judge knows them by their type or text. If one
-// changes, requests fail that might be sent again, and none is sent again that must not be.
+// judge returns what became of a request that failed with err, and whether the host is to blame. It
+// follows net/http: shouldRetryRequest of persistConn, and canRetryError of HTTP/2. net/http does
+// not export the errors that these functions look at, so judge knows them by their type or text. If
+// an error changes, some requests fail that might have been sent again. No request is sent again
+// that must not be.
 func (x *exchange) judge(body *requestBody, err error) (f fate, blame bool) {
 	dead := new(deadError)
 	stream := new(streamError)
@@ -74,8 +75,8 @@ func (x *exchange) breaksFirst() bool {
 	return true
 }
 
-// streamError has the fields of net/http's error of an HTTP/2 stream, which errors.As copies into
-// any struct that has them.
+// streamError has the fields of net/http's error of an HTTP/2 stream. errors.As copies such an
+// error into any struct with these fields.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -116,8 +117,8 @@ func plainError(err error) error {
 	}
 }
 
-// misuse has the beginnings of the errors with which net/http refuses a request, or the use of a
-// body, whatever the server does.
+// misuse has the first words of errors with which net/http refuses a request, or the use of a body,
+// whatever the server does.
 var misuse = []string{
 	"http: ContentLength=",
 	"http: Request.ContentLength=",
@@ -174,8 +175,8 @@ func replayable(req *http.Request) bool {
 	return key || xKey
 }
 
-// again returns the request to send after one that failed. It reports false if it must not be sent
-// again. broke says that it broke a new connection before.
+// again returns the request to send after a failure. It reports false if the request must not be
+// sent again. broke says that it broke a new connection before.
 func again(req *http.Request, f fate, broke bool) (next *http.Request, ok bool) {
 	switch {
 	case f == unsent:

@@ -15,13 +15,13 @@ import (
 // hedge is what a transport knows for Options.Hedge.
 type hedge struct {
 	fixed    time.Duration // 0: at the 95th percentile
-	estimate atomic.Int64  // of that percentile; 0: nothing is known
-	mean     atomic.Int64  // of the latencies, of about the last hedgeMemory
+	estimate atomic.Int64  // estimate of that percentile; 0: nothing is known
+	mean     atomic.Int64  // mean of the latencies in about the last hedgeMemory
 	learnt   atomic.Int64  // latencies
-	requests atomic.Uint64 // that might have been hedged
+	requests atomic.Uint64 // requests that might have been hedged
 
 	mu     sync.Mutex // guards the fields below; taken only when a second copy is due or ends
-	seen   uint64     // requests that were deposited
+	seen   uint64     // requests that the budget has counted
 	tokens float64    // second copies that may be sent
 	credit float64    // work that copies may waste, in mean requests; see settle
 }
@@ -100,10 +100,10 @@ func (h *hedge) take() bool {
 	return true
 }
 
-// settle records what a second copy was good for. copied is how long the copy took, and whole how
+// settle records whether a second copy was of use. copied is how long the copy took, and whole how
 // long the request took.
 //
-// If hosts cause delays, many copies win, and soon. They earn more than the others waste. If
+// If hosts cause delays, many copies win soon. They earn more than the losing copies waste. If
 // requests are long by their nature, copies lose, and next to none are sent. A copy that loses is
 // charged in full although it is cancelled: a server may finish what it has begun.
 func (h *hedge) settle(won bool, copied, whole time.Duration) {
@@ -129,7 +129,7 @@ func (t *Transport) overloaded() bool {
 // lostError is why a copy of a request was cancelled. It wraps context.Canceled, so that
 // pooly.Conn.Rate counts no failure.
 type lostError struct {
-	slow time.Duration // how long a copy takes that was too slow
+	slow time.Duration // how long a slow copy has taken
 }
 
 func (*lostError) Error() string { return "poolyhttp: another copy of the request won" }
@@ -139,7 +139,7 @@ func (*lostError) Unwrap() error { return context.Canceled }
 type attempt struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	life   *life // of the context; keeps the request's
+	life   *life // life of the context; keeps the request's life
 }
 
 func newAttempt(ctx context.Context, l *life) attempt {
@@ -156,10 +156,10 @@ type race struct {
 	transport     *Transport
 	request       *http.Request
 	began         time.Duration
-	address       string // of the first copy's host
+	address       string // address of the first copy's host
 	first, second attempt
 	lost          *lostError
-	result        chan *http.Response // of the second copy; nil if it has no answer
+	result        chan *http.Response // result of the second copy; nil if it has no answer
 
 	mu   sync.Mutex // guards over
 	over bool       // a copy has won, or both have ended
@@ -244,7 +244,7 @@ func (r *race) sendSecond() {
 		closeBody(req)
 	case err != nil:
 	case t.isBad(answer):
-		resp = answer // the first copy may have no better one
+		resp = answer // the first copy may have no better answer
 	case r.finish():
 		resp, won = answer, true
 		r.first.cancel(r.lost)
@@ -252,8 +252,8 @@ func (r *race) sendSecond() {
 	t.hedge.settle(won, now-began, now-r.began)
 }
 
-// copy returns the request for the second copy, whose life it keeps. It reports false if there must
-// be none. Once the first copy is answered, the request belongs to the caller again.
+// copy returns the request for the second copy, and keeps its life. It reports false if there must
+// be no second copy. Once the first copy is answered, the request belongs to the caller again.
 func (r *race) copy() (*http.Request, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

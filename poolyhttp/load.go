@@ -20,11 +20,11 @@ const InFlightMetric = "in_flight"
 const loadHeader = "Endpoint-Load-Metrics"
 
 // ReportLoad returns a handler that tells the load of its server in each answer, for clients with
-// Options.LoadMetric. It counts the requests that next handles at once. Wrap all handlers of a
-// server together, because the server's load is theirs together.
+// Options.LoadMetric. The load is how many requests next handles at once. Wrap all handlers of a
+// server in one ReportLoad, because the server's load is their load together.
 //
 // The header is "endpoint-load-metrics: TEXT named_metrics.in_flight=3", the text format of ORCA
-// (Open Request Cost Aggregation), which Envoy reads as well. It tells the load at the moment when
+// (Open Request Cost Aggregation), which Envoy reads as well. It has the load at the moment when
 // next begins to answer, the answered request included.
 func ReportLoad(next http.Handler) http.Handler {
 	var inFlight atomic.Int64
@@ -62,7 +62,7 @@ func (w *loadWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Flush implements http.Flusher. It does nothing if the server's writer cannot.
+// Flush implements http.Flusher. It does nothing if the server's writer cannot flush.
 func (w *loadWriter) Flush() {
 	w.tell()
 	_ = http.NewResponseController(w.ResponseWriter).Flush()

@@ -79,7 +79,7 @@ const HedgeAtP95 time.Duration = -1
 // DefaultMaxRetryAfter is the default of Options.MaxRetryAfter.
 const DefaultMaxRetryAfter = time.Second
 
-// check returns which option is invalid.
+// check returns an error that names the first invalid option.
 func (o *Options) check() error {
 	switch {
 	case o.Hedge < HedgeAtP95:

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// retries reports whether the user wants another answer than this one.
+// retries reports whether the user wants another answer instead of this one.
 func (t *Transport) retries(resp *http.Response) bool {
 	return slices.Contains(t.retryStatuses, resp.StatusCode)
 }
 
-// isBad reports whether the answer of another copy of the request is better if it is not bad.
+// isBad reports whether a good answer of another copy of the request is better.
 func (t *Transport) isBad(resp *http.Response) bool {
 	return resp.StatusCode >= 500 || t.retries(resp)
 }

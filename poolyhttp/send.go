@@ -12,8 +12,8 @@ import (
 )
 
 // send sends one request to one host, over a leased connection. It ends the lease: with its error,
-// or with the answer's body. Until then it keeps the life. With an error it says what became of the
-// request. The request's body is then closed, unless the request is unsent.
+// or with the answer's body. Until then it keeps the life. If there is an error, it returns what
+// became context of the request. The request's body is then closed, unless the request is unsent.
 func (t *Transport) send(
 	ctx context.Context, l *life, req *http.Request, lease *pooly.Conn,
 ) (*http.Response, fate, error) {
@@ -122,16 +122,18 @@ func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, 
 	return f, err
 }
 
-// timedOut has no more requests use an HTTP/2 connection on which nothing was final since this
-// one was sent. It may have died silently, and waiting would tell only after minutes.
+// timedOut lets no more requests use an HTTP/2 connection on which nothing was final since this
+// request was sent. The connection may have died silently, and waiting would show it only after
+// minutes.
 func (x *exchange) timedOut() {
 	if x.conn.shared && time.Duration(x.conn.heardAt.Load()) < x.began {
 		x.conn.silent.Store(true)
 	}
 }
 
-// distrust is called when the exchange has lost to another copy of its request, see hedge. Since it
-// cannot time out any more, an HTTP/2 connection is taken for dead after lossesOfDead in a row.
+// distrust is called when the exchange has lost to another copy of its request, see hedge. Since
+// the exchange cannot time out any more, an HTTP/2 connection is taken for dead after lossesOfDead
+// such losses in a row.
 func (x *exchange) distrust(slow bool) {
 	if x.conn.shared && slow && x.conn.losses.Add(1) >= lossesOfDead {
 		x.timedOut()

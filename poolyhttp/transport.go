@@ -69,7 +69,7 @@ type Transport struct {
 	service  *pooly.Service
 	driver   *Driver
 	score    func(Exchange) float64
-	hosts    map[string]bool // that belong to the service: as given, and with ports
+	hosts    map[string]bool // hosts that belong to the service: as given, and with ports
 	fallback http.RoundTripper
 	hedge    *hedge // nil: no hedging
 
@@ -88,7 +88,7 @@ var (
 	ErrScheme = errors.New("poolyhttp: scheme is not the driver's")
 )
 
-// NewTransport returns a transport for a service. nil options stand for every default. It panics if
+// NewTransport returns a transport for a service. A nil options means every default. It panics if
 // an option is invalid, or if the service's driver neither came from NewDriver nor embeds such a
 // driver. Closing the service closes the connections.
 func NewTransport(service *pooly.Service, options *Options) *Transport {
@@ -286,8 +286,8 @@ func (t *Transport) withPort(u *url.URL) string {
 
 var errCancelled = errors.New("net/http: request canceled") // as http.Transport says it
 
-// contextOf returns a request's context, which also ends with its Cancel channel. The end of the
-// life frees what that needs, and also ends the context then.
+// contextOf returns a request's context, which also ends with its Cancel channel. With a Cancel
+// channel, the end of the life ends the context and frees what it needs.
 func contextOf(req *http.Request) (context.Context, *life) {
 	if req.Cancel == nil {
 		return req.Context(), nil
@@ -307,8 +307,8 @@ func contextOf(req *http.Request) (context.Context, *life) {
 	return ctx, newLife(func() { cancel(nil) })
 }
 
-// life is how long a context is needed. Whoever needs it calls keep and later drop, and the last
-// drop ends it. A nil life never ends.
+// life is how long a context is needed. Each user of the context calls keep and later drop. The
+// last drop ends the life. A nil life never ends.
 type life struct {
 	users atomic.Int32
 	end   func()

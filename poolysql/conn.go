@@ -9,8 +9,9 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// conn is a lease, as database/sql sees it. It is a driver.Conn with every optional interface but
-// SessionResetter. What the inner connection lacks of them, conn answers as database/sql does.
+// conn is a lease, as database/sql sees it. It is a driver.Conn with every optional interface
+// except SessionResetter. If the inner connection lacks an interface, conn answers as database/sql
+// would.
 //
 // database/sql calls the methods of a connection, its statements and its rows one at a time.
 type conn struct {
@@ -38,7 +39,7 @@ const (
 )
 
 // resettingConn is a conn whose inner connection is a driver.SessionResetter and a
-// driver.Validator. database/sql keeps only such a connection after a Tx whose context has ended.
+// driver.Validator. After a Tx whose context has ended, database/sql keeps only such a connection.
 type resettingConn struct{ conn }
 
 var (
@@ -62,9 +63,9 @@ func newConn(connector *Connector, lease *pooly.Conn, s *session) driver.Conn {
 	return &conn{connector: connector, lease: lease, session: s}
 }
 
-// Unwrap returns the inner connection of what sql.Conn.Raw passes to its function, if the DB is one
-// of this package. Otherwise it returns driverConn itself. It lets a program reach what only its
-// driver has:
+// Unwrap returns the inner connection of what sql.Conn.Raw passes to its function, if the DB came
+// from this package. Otherwise it returns driverConn itself. With it, a program can use what only
+// its driver has:
 //
 //	err := conn.Raw(func(driverConn any) error {
 //		pgxConn := poolysql.Unwrap(driverConn).(*stdlib.Conn).Conn()
@@ -72,7 +73,7 @@ func newConn(connector *Connector, lease *pooly.Conn, s *session) driver.Conn {
 //		return err
 //	})
 //
-// The inner connection must not be closed or kept. pooly does not see errors of its methods, but if
+// The inner connection must not be closed or kept. pooly does not see errors of its methods. But if
 // the function returns driver.ErrBadConn or panics, the connection is closed and nothing is rated.
 func Unwrap(driverConn any) any {
 	if c, ok := driverConn.(interface{ Raw() driver.Conn }); ok {
@@ -87,7 +88,7 @@ func (c *conn) Raw() driver.Conn {
 	return c.session.inner
 }
 
-// do calls the inner driver and notes how the call ended. ctx is that of the call.
+// do calls the inner driver and notes how the call ended. ctx is the call's context.
 //
 // A connection that died while idle is exchanged for one of another host, as long as it has not
 // answered anything in this lease.
@@ -113,7 +114,8 @@ func (c *conn) do(ctx context.Context, call func(*session) error) error {
 
 var errClosed = fmt.Errorf("poolysql: connection closed under its lease: %w", pooly.ErrPoolClosed)
 
-// exchange ends the lease and begins another, within the service's budget of retries. cause is why.
+// exchange ends the lease and begins another, within the service's budget of retries. cause is the
+// reason.
 func (c *conn) exchange(ctx context.Context, cause error) error {
 	c.avoid = append(c.avoid, c.lease.Address())
 	_ = c.end()
@@ -163,7 +165,7 @@ func (c *conn) fail(err error) {
 	c.err, c.verdict, c.spent = err, failed, true
 }
 
-// giveUp has the connection closed, and nothing rated that was not rated before.
+// giveUp makes the lease end without a rating, and with its connection closed.
 func (c *conn) giveUp() {
 	if !c.spent {
 		c.verdict, c.spent = unrated, true
@@ -295,7 +297,7 @@ func (c *conn) QueryContext(
 }
 
 // CheckNamedValue implements driver.NamedValueChecker. If the inner connection cannot run a query
-// that is not prepared, the statement checks the values, so any will do here.
+// that is not prepared, the statement checks the values. Then CheckNamedValue accepts any value.
 func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
 	if !c.session.direct {
 		return nil
@@ -317,7 +319,7 @@ func (c *conn) Ping(ctx context.Context) error {
 type tx struct {
 	inner driver.Tx
 	conn  *conn
-	ctx   context.Context // of BeginTx
+	ctx   context.Context // context of BeginTx
 }
 
 // Commit implements driver.Tx.

@@ -12,8 +12,8 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// Open returns a DB whose queries each choose a host of the service. The service's driver must be
-// of [NewDriver].
+// Open returns a DB whose queries each choose a host of the service. The service's driver must come
+// from [NewDriver].
 //
 // Open does not connect. Close of the DB leaves the service open: close the DB first, then the
 // service. It panics if service is nil.
@@ -31,8 +31,9 @@ type Connector struct {
 
 var _ driver.Connector = (*Connector)(nil)
 
-// NewConnector returns a connector for sql.OpenDB, for programs that wrap connectors. Others use
-// [Open]. A DB of it keeps no idle connections. It panics if service is nil.
+// NewConnector returns a connector for sql.OpenDB, for programs that wrap connectors. Other
+// programs use [Open]. A DB with this connector keeps no idle connections. It panics if service is
+// nil.
 func NewConnector(service *pooly.Service) *Connector {
 	if service == nil {
 		panic(fmt.Errorf("%w: NewConnector: the service is nil", pooly.ErrInvalidArg))
@@ -43,13 +44,14 @@ func NewConnector(service *pooly.Service) *Connector {
 // Connect leases a connection of the host that the strategy picks. Close of the connection ends the
 // lease.
 //
-// A connection that was used before, or that was idle, is reset first, by ResetSession of the inner
-// connection, if it has one. A connection whose reset fails is closed, and rates nothing. If it
-// failed as a broken connection does, Connect leases another. Otherwise it returns the error.
+// If a connection was used before, or was idle, Connect resets it first: it calls ResetSession of
+// the inner connection, if there is such a method. A connection whose reset fails is closed, and
+// rates nothing. If the error says that the connection is broken, Connect leases another
+// connection. Otherwise it returns the error.
 //
 // ctx bounds Connect. It should bound the query too, as ctx of a QueryContext does: see
-// Service.Lease. Other errors are those of GetConnContext. They never wrap driver.ErrBadConn, since
-// pooly has tried the other hosts already.
+// Service.Lease. Otherwise it returns the errors of GetConnContext. They never wrap
+// driver.ErrBadConn, since pooly has tried the other hosts already.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	lease, s, err := c.lease(ctx, pooly.LeaseOptions{})
 	if err != nil {
@@ -59,8 +61,8 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // A connection that is reset soon after its dial cannot have died of old age. After mostResets such
-// resets failed, Connect gives up. Otherwise a driver whose resets all fail would have it dial for
-// ever.
+// resets have failed, Connect gives up. Otherwise, with a driver whose resets all fail, it would
+// dial forever.
 const (
 	mostResets = 3
 	young      = time.Second

@@ -1,6 +1,6 @@
-// Package poolysql is database/sql in which each query chooses the host. A [sql.DB] normally keeps
-// connections, so that a host is chosen when a connection is dialled. Here the connections stay in
-// the pools of a [pooly.Service], and each query leases one:
+// Package poolysql balances database/sql: the service's strategy chooses a host for each query. A
+// [sql.DB] normally keeps connections, so that a host is chosen when a connection is dialled. Here
+// the connections stay in the pools of a [pooly.Service], and each query leases one:
 //
 //	driver := poolysql.NewDriver(func(address string) (driver.Connector, error) {
 //		config, err := mysql.ParseDSN("user:secret@tcp(" + address + ")/orders")
@@ -22,11 +22,11 @@
 //
 // Exec, Ping and Prepare lease a connection for their duration. A Query leases one until its Rows
 // are closed. A Tx leases one until Commit or Rollback, a sql.Conn until Close. A sql.Stmt leases
-// one per execution, to any host. The latency that a strategy sees is that of the lease.
+// one per execution, to any host. The latency that a strategy sees is the duration of the lease.
 //
 // The pools of the service decide about connections: MaxConns, MaxConnLifetime, ConnIdleTimeout and
 // WaitTimeout of [pooly.PoolConfig]. The DB keeps no idle connection, whatever SetMaxIdleConns
-// says. Leave SetMaxOpenConns alone: a DB at that limit connects in one goroutine, without its
+// says. Do not call SetMaxOpenConns: a DB at that limit connects in one goroutine, without its
 // callers' deadlines.
 //
 // # What is rated
@@ -49,10 +49,11 @@
 //
 // # What is repeated
 //
-// A connection that died while idle costs no query, if the inner driver finds that out before it
-// sends anything, as it then returns driver.ErrBadConn. The lease is exchanged for one of another
-// host, within the service's budget of retries. After that, database/sql runs the query up to two
-// times more. Drivers find it out in ResetSession, or [Driver.SetNetConn] does it for them.
+// If a connection died while idle, no query fails, if the inner driver notices it before it sends
+// anything: it then returns driver.ErrBadConn. The lease is exchanged for a lease of another host,
+// within the service's budget of retries. After that, database/sql runs the query up to two times
+// more. Drivers notice a dead connection in ResetSession, or [Driver.SetNetConn] notices it for
+// them.
 //
 // All other errors are the caller's: the server may have executed the query.
 package poolysql

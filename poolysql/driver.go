@@ -43,10 +43,10 @@ func NewDriver(connector func(address string) (driver.Connector, error)) *Driver
 
 // SetMaxStatements sets how many prepared statements a connection keeps for its next user. A
 // statement is kept when it is closed, whether it came from Prepare or from a query that its driver
-// can only run prepared. The one that was not used for longest is closed first. One that failed is
-// closed at once.
+// can only run prepared. The statement that was unused for longest is closed first. A statement
+// that failed is closed at once.
 //
-// Default DefaultMaxStatements. With 0 or less none is kept. That is needed if ResetSession of the
+// Default DefaultMaxStatements. With 0 or less no statement is kept. Set 0 if ResetSession of the
 // inner driver discards statements on the server.
 func (d *Driver) SetMaxStatements(n int) {
 	d.maxStatements = n
@@ -60,7 +60,7 @@ func (d *Driver) SetMaxStatements(n int) {
 //
 //	func(c driver.Conn) net.Conn { return c.(*stdlib.Conn).Conn().PgConn().Conn() }
 //
-// A nil result means that the connection is not examined. Default nil: none is.
+// A nil result means that the connection is not examined. Default nil: no connection is examined.
 func (d *Driver) SetNetConn(find func(driver.Conn) net.Conn) {
 	d.netConn = find
 }
@@ -75,7 +75,7 @@ type session struct {
 	dialed     time.Time
 	used       bool // it has served a lease
 	waited     bool // it was idle, perhaps for an instant
-	broken     bool // a lease ended such that it must not be asked anything more
+	broken     bool // after how a lease ended, it must not be asked anything more
 	phase      atomic.Int32
 }
 
@@ -126,7 +126,7 @@ var (
 // Close implements pooly.Driver. It also closes the statements that the connection has kept.
 //
 // A service that is closed closes connections under their leases after CloseDeadline. Close then
-// closes the socket, if there is a SetNetConn. The inner connection is closed when its lease ends.
+// closes the socket, if SetNetConn was called. The inner connection is closed when its lease ends.
 func (d *Driver) Close(c *pooly.Conn) {
 	s, ok := c.Interface().(*session)
 	switch {
@@ -146,7 +146,7 @@ func (s *session) close() {
 }
 
 // TestOnBorrow implements pooly.Driver. It asks IsValid of the inner connection, and looks at the
-// socket if there is a SetNetConn. It does not wait for the network.
+// socket if SetNetConn was called. It does not wait for the network.
 func (d *Driver) TestOnBorrow(c *pooly.Conn) error {
 	s, ok := c.Interface().(*session)
 	if !ok {
@@ -182,7 +182,7 @@ func fatal(err error) bool {
 			return true
 		}
 	}
-	var network net.Error // syscall.Errno, net.ErrClosed and context.DeadlineExceeded are some, too
+	var network net.Error // also syscall.Errno, net.ErrClosed and context.DeadlineExceeded
 	return errors.As(err, &network)
 }
 

@@ -6,7 +6,8 @@ import (
 	"errors"
 )
 
-// What an inner driver lacks of the interfaces with contexts, done as database/sql does it.
+// These functions do what an inner driver lacks of the interfaces with contexts, as database/sql
+// does it.
 
 // These are the interfaces of package driver that its documentation calls deprecated.
 type (

@@ -7,8 +7,8 @@ import (
 	"reflect"
 )
 
-// rows are the Rows of an inner connection. What they lack of the optional interfaces, rows answer
-// as database/sql does.
+// rows are the Rows of an inner connection. If they lack an optional interface, rows answer as
+// database/sql would.
 type rows struct {
 	inner driver.Rows
 	conn  *conn

@@ -13,14 +13,14 @@ type statement struct {
 }
 
 // statements are the prepared statements that an inner connection keeps, except those in use. The
-// one that was used last is at the end.
+// statement that was used last is at the end.
 type statements struct {
 	most int
 	kept []statement
 }
 
-// take removes a statement from those kept, and returns its inner statement. It returns nil if
-// there is none for the query.
+// take removes a statement from the kept statements, and returns its inner statement. It returns
+// nil if there is none for the query.
 func (s *statements) take(query string) driver.Stmt {
 	for i := len(s.kept) - 1; i >= 0; i-- {
 		if s.kept[i].query == query {
@@ -83,7 +83,7 @@ func newStmt(c *conn, query string, inner driver.Stmt) driver.Stmt {
 	return &s.stmt
 }
 
-// Close keeps the inner statement for the next that has the same query.
+// Close keeps the inner statement for the next statement with the same query.
 func (s *stmt) Close() error {
 	c := s.conn
 	if c.ended {

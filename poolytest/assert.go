@@ -13,7 +13,7 @@ type TB interface {
 }
 
 // NoLeases fails a test if leases of a service are out, and names their hosts. Call it at the end
-// of a test, before the service is closed: Close ends leases.
+// of a test, before you close the service: Close ends leases.
 //
 // A connection of DialContext is a lease until it is closed.
 func NoLeases(t TB, s *pooly.Service) {

@@ -15,8 +15,8 @@ import (
 // Conn is one end of a connection of a [Net]. It is a net.Conn like a TCP connection: reads and
 // writes heed deadlines, and a write does not wait for the reader.
 //
-// NetDriver, DriverOf and clients such as go-redis find out that an idle Conn is unfit, as they do
-// with a socket, by its SyscallConn method.
+// NetDriver, DriverOf and clients such as go-redis find out by its SyscallConn method that an idle
+// Conn is unfit, as they do with a socket.
 type Conn struct {
 	host          *host      // its mu guards the fields below
 	peer          *Conn      // immutable; the other end
@@ -30,7 +30,7 @@ type Conn struct {
 	ended    bool     // nothing more is sent here
 	silent   bool     // nothing more is sent from here
 	closed   bool     // by Close
-	broken   error    // what reads and writes fail with; nil: they work
+	broken   error    // the error of reads and writes; nil: they work
 	asked    bool     // something was written since something was read
 	echo     bool     // what is written comes back, because the host has no server
 
@@ -54,8 +54,8 @@ func newPair(h *host, network string) *Conn {
 	return c
 }
 
-// ID returns the number of the connection among those of its host: 0 is the first that was
-// established. Both ends have the same.
+// ID returns the number of the connection at its host: 0 is the first that was established. Both
+// ends have the same.
 func (c *Conn) ID() int { return c.id }
 
 // Closed reports whether Close was called.
@@ -284,7 +284,7 @@ func (c *Conn) setDeadline(t time.Time, read, write bool) error {
 	return nil
 }
 
-// SyscallConn implements syscall.Conn for those who check an idle connection. There is no file
+// SyscallConn implements syscall.Conn for clients that check an idle connection. There is no file
 // descriptor, so the methods of the RawConn do not call their function. They return nil if the
 // connection is fit for use. Otherwise they return what is wrong with it: it is closed or broken,
 // the peer has closed it, or bytes have arrived that nobody has read.
@@ -296,7 +296,7 @@ func (r rawConn) Control(func(fd uintptr)) error    { return r.conn.check() }
 func (r rawConn) Read(func(fd uintptr) bool) error  { return r.conn.check() }
 func (r rawConn) Write(func(fd uintptr) bool) error { return r.conn.check() }
 
-// check tells what an idle connection is unfit for, without waiting.
+// check returns why an idle connection is unfit, without waiting. nil: it is fit.
 func (c *Conn) check() error {
 	c.host.mu.Lock()
 	defer c.host.mu.Unlock()

@@ -75,8 +75,8 @@ func NewNet() *Net {
 	return &Net{hosts: make(map[string]*host)}
 }
 
-// Driver returns a NetDriver that dials with DialContext. Further settings, such as TLS, can be
-// made before it is used.
+// Driver returns a NetDriver that dials with DialContext. Make further settings, such as TLS,
+// before it is used.
 func (n *Net) Driver() *pooly.NetDriver {
 	d := pooly.NewNetDriver("tcp")
 	d.SetDialContext(n.DialContext)
@@ -97,7 +97,7 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	return c, nil
 }
 
-// Serve has a function serve each later connection to an address, in a goroutine of its own. Its
+// Serve makes a function serve each later connection to an address, in a goroutine of its own. Its
 // argument is the host's end of the connection, which is closed when the function returns. A nil
 // handler sends back what it receives, as a host does in the beginning.
 //
@@ -116,18 +116,18 @@ func (n *Net) Listen(address string) net.Listener {
 	return l
 }
 
-// Refuse has dials to the addresses refused, as if no server ran there. Open connections stay as
-// they are.
+// Refuse makes the addresses refuse dials, as if no server ran there. Open connections stay as they
+// are.
 func (n *Net) Refuse(addresses ...string) {
 	n.change(addresses, func(h *host) { h.err = h.refusal() })
 }
 
-// Fail has dials to an address fail with an error.
+// Fail makes dials to an address fail with an error.
 func (n *Net) Fail(address string, err error) {
 	n.change([]string{address}, func(h *host) { h.err = err })
 }
 
-// Hang turns the addresses into black holes, as if a cable were cut. A dial waits until its context
+// Hang turns the addresses into black holes, as if a cable was cut. A dial waits until its context
 // ends. What is sent over open connections, in either direction, arrives after Heal. So does the
 // end of a connection. At the end of a test, heal the host or close the Net, so that handlers
 // return.
@@ -135,25 +135,25 @@ func (n *Net) Hang(addresses ...string) {
 	n.change(addresses, func(h *host) { h.hangs = true })
 }
 
-// SlowDials has later dials to an address take that long. They then succeed or fail as the host
+// SlowDials delays later dials to an address. After the delay they succeed or fail, as the host
 // does at that time.
 func (n *Net) SlowDials(address string, delay time.Duration) {
 	n.change([]string{address}, func(h *host) { h.dialDelay = delay })
 }
 
-// SlowAnswers has what a host sends from now on arrive that much later.
+// SlowAnswers delays what a host sends from now on.
 func (n *Net) SlowAnswers(address string, delay time.Duration) {
 	n.change([]string{address}, func(h *host) { h.answerDelay = delay })
 }
 
-// ResetAfter breaks each connection to an address, also those that are open, when the host has sent
-// that many bytes on it and sends more. The bytes can be read. Then reads and writes fail with
-// ECONNRESET. With 0 bytes, the first answer breaks the connection.
+// ResetAfter breaks each connection to an address, open connections included, when the host has
+// sent the given number of bytes on it and sends more. The bytes can be read. Then reads and writes
+// fail with ECONNRESET. With 0 bytes, the first answer breaks the connection.
 func (n *Net) ResetAfter(address string, bytes int) {
 	n.change([]string{address}, func(h *host) { h.resetAfter = max(0, bytes) })
 }
 
-// Flap has an address change between up and down, beginning with up. When it goes down, its
+// Flap makes an address change between up and down, beginning with up. When it goes down, its
 // connections break as by Reset, and dials are refused until it is up. It panics if a duration is
 // not positive.
 func (n *Net) Flap(address string, up, down time.Duration) {
@@ -171,14 +171,15 @@ func (n *Net) Heal(addresses ...string) {
 	})
 }
 
-// Reset breaks all open connections to the addresses: reads and writes fail with ECONNRESET. With
-// Refuse before it, it is the crash of a server.
+// Reset breaks all open connections to the addresses: reads and writes fail with ECONNRESET. After
+// Refuse, it acts like the crash of a server.
 func (n *Net) Reset(addresses ...string) {
 	n.change(addresses, (*host).reset)
 }
 
-// CloseIdle closes the host's end of those open connections that owe no answer: nothing was sent to
-// the host since something was last read. So do servers that close idle connections.
+// CloseIdle closes the host's end of the open connections on which no answer is due: nothing was
+// sent to the host since something was last read. It acts like a server that closes idle
+// connections.
 func (n *Net) CloseIdle(addresses ...string) {
 	n.change(addresses, func(h *host) {
 		for c := range h.conns {
@@ -209,9 +210,8 @@ func (n *Net) Stats(address string) Stats {
 	return s
 }
 
-// Close breaks all connections, has all dials refused, and waits for the handlers of Serve. It is
-// for the end of a test: t.Cleanup(n.Close). A network whose connections are all closed by their
-// users does not need it.
+// Close breaks all connections, refuses all dials, and waits for the handlers of Serve. Call it at
+// the end of a test: t.Cleanup(n.Close). It is not needed if the users have closed all connections.
 func (n *Net) Close() {
 	for _, h := range n.shut() {
 		h.mu.Lock()
@@ -238,7 +238,7 @@ func (n *Net) host(address string) *host {
 	return h
 }
 
-// shut closes the network to further hosts, and returns those it has.
+// shut closes the network to further hosts, and returns the hosts it has.
 func (n *Net) shut() []*host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -354,7 +354,7 @@ func (h *host) reset() {
 	}
 }
 
-// flap has the host go down after a time, and up again later, and so on.
+// flap makes the host go down after a time, and up again later, and so on.
 func (h *host) flap(up, down time.Duration) {
 	h.stopFlapping()
 	h.err = nil

@@ -8,8 +8,9 @@ import (
 	"github.com/3XX0/pooly"
 )
 
-// Strategy is a pooly.Bandit that records which hosts it picks. [Record] makes one of another
-// strategy, and [Script] one that picks by a script. It belongs to one service.
+// Strategy is a pooly.Bandit that records which hosts it picks. [Record] makes a Strategy from
+// another strategy, and [Script] makes a Strategy that picks by a script. A Strategy belongs to one
+// service.
 //
 // A GetConn may pick several times: it picks again if the host has no room. Calls that wait, or
 // for which no host is up, do without the strategy.
@@ -26,7 +27,7 @@ type Strategy struct {
 	arms  []pooly.Arm
 }
 
-// Record returns a strategy that picks as another does. It panics if bandit is nil.
+// Record returns a strategy that picks as another strategy does. It panics if bandit is nil.
 func Record(bandit pooly.Bandit) *Strategy {
 	if bandit == nil {
 		panic("poolytest: Record(nil)")
@@ -34,9 +35,9 @@ func Record(bandit pooly.Bandit) *Strategy {
 	return &Strategy{bandit: bandit}
 }
 
-// Script returns a strategy that picks addresses in the given order, again and again. It passes
-// over addresses that cannot be picked at the time, such as those of ejected hosts. If none of the
-// script can be picked, it picks the first arm. It panics without an address.
+// Script returns a strategy that picks addresses in the given order, again and again. It skips
+// addresses that cannot be picked at the time, such as addresses of ejected hosts. If no address of
+// the script can be picked, it picks the first arm. It panics if there is no address.
 func Script(addresses ...string) *Strategy {
 	if len(addresses) == 0 {
 		panic("poolytest: Script without an address")

@@ -8,7 +8,7 @@
 // They are what Service.Stats says at each scrape, so they cost GetConn nothing. Bytes of names and
 // addresses that are not UTF-8 are written as \xNN.
 //
-// Histograms has histograms, which an Observer fills.
+// Histograms are filled by an Observer.
 //
 // The metrics of a service have the label service, its name:
 //
@@ -20,6 +20,7 @@
 //	pooly_max_connections         gauge    connections that MaxConns allows, of all hosts together
 //	pooly_lease_limit             gauge    leases that may be out at once
 //	pooly_oldest_lease_seconds    gauge    how long the oldest lease has lasted so far
+//	pooly_leaked_leases           gauge    leases that are out longer than LeakTimeout
 //	pooly_waiting_callers         gauge    callers that wait because no host has room
 //	pooly_gets_total              counter  GetConn calls that returned a connection
 //	pooly_get_failures_total      counter  GetConn calls that returned an error
@@ -47,6 +48,7 @@
 //	pooly_host_max_connections
 //	pooly_host_lease_limit
 //	pooly_host_oldest_lease_seconds
+//	pooly_host_leaked_leases
 //	pooly_host_gets_total
 //	pooly_host_releases_total
 //	pooly_host_dials_total
@@ -65,8 +67,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// collector reads services. It gives each thing found there, the service itself or one of its
-// hosts, to the families.
+// collector reads services. It gives each T, a service or one of its hosts, to the families.
 type collector[T any] struct {
 	services []*pooly.Service
 	families []family[T]
@@ -74,7 +75,8 @@ type collector[T any] struct {
 	labels   func(T) []string // besides the service's name
 }
 
-// family is a metric with all values of its labels, but of one state if it has the label state.
+// family is a metric with all values of its labels, but with only one state if it has the label
+// state.
 type family[T any] struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
@@ -83,8 +85,8 @@ type family[T any] struct {
 	only  func(T) bool // nil: it is there for everything
 }
 
-// NewCollector returns a collector of the services' figures, nineteen metrics for each. It panics if
-// two services have the same name, since their metrics would be the same.
+// NewCollector returns a collector of the services' figures. It panics if two services have the same
+// name, since their metrics would be the same.
 func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.ServiceStats
 	b := builder[stats]{prefix: "pooly_", labels: []string{"service"}}
@@ -125,9 +127,9 @@ func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	}
 }
 
-// NewHostCollector returns a collector of the figures of each host of the services. That is nineteen
-// series for each address, and one for each reason for which connections were closed there. So it is
-// for hosts that are few or stay. It panics if two services have the same name.
+// NewHostCollector returns a collector of the figures of each host of the services. That is
+// nineteen series for each address, and one for each reason why connections were closed there. So
+// use it if hosts are few or stay. It panics if two services have the same name.
 func NewHostCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.HostStats
 	b := builder[stats]{prefix: "pooly_host_", labels: []string{"service", "address"}}
@@ -179,8 +181,7 @@ func (b builder[T]) state(name, help, state string, value func(T) float64) famil
 	return family[T]{desc: desc, kind: prometheus.GaugeValue, value: value, last: state}
 }
 
-// closed returns the counters of closed connections. Of hosts there are only those that count
-// something.
+// closed returns the counters of closed connections. For hosts, counters that are 0 are left out.
 func (b builder[T]) closed(of func(T) pooly.PoolStats) (families []family[T]) {
 	desc := prometheus.NewDesc(b.prefix+"connections_closed_total",
 		"Connections that were closed, by reason.", append(slices.Clone(b.labels), "reason"), nil)
