@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,6 +21,12 @@ type overloadReport struct {
 	each  func(o *overloadOutcome) string
 	drawn []string // the contenders in the figure; nil if there is none
 }
+
+// overloadHead says once how to read what follows.
+var overloadHead = sync.OnceFunc(func() {
+	report("\na service in trouble: what pooly reaches in each case, in the order of docs/RELIABILITY.md;" +
+		"\n\"during\" and \"after\" are shares of the calls that succeed")
+})
 
 // reportOverload prints what pooly reached, and with -out writes a table and the lines of a figure
 // with a panel for each case.
@@ -53,6 +60,7 @@ func reportOverload(t *testing.T, r overloadReport, all [][]*overloadOutcome) {
 	for _, clients := range all {
 		cases = append(cases, r.each(clients[0]))
 	}
+	overloadHead()
 	report("%s: %s: %s", r.title, strings.TrimPrefix(r.heads[len(r.heads)-1], "%s: "), strings.Join(cases, "; "))
 	if *out == "" {
 		return

@@ -22,12 +22,13 @@ import (
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/3XX0/pooly/debug"
 	"github.com/3XX0/pooly/dns"
 	"github.com/3XX0/pooly/poolyhttp"
 	"github.com/stretchr/testify/require"
 )
 
-// The code of GUIDE.md and README.md. Code with other libraries is in the modules that need them.
+// The code of README.md and of the pages here. Code with other libraries is in the modules that need them.
 
 var (
 	ask     func(net.Conn, string) (string, error)
@@ -67,6 +68,10 @@ func overHTTP() (*http.Response, error) {
 func hedged(s *pooly.Service) http.RoundTripper {
 	transport := poolyhttp.NewTransport(s, &poolyhttp.Options{Hedge: poolyhttp.HedgeAtP95})
 	return transport
+}
+
+func page(mux *http.ServeMux, orders, users *pooly.Service) {
+	mux.Handle("/debug/pooly", debug.Handler(orders, users)) // not on a public listener
 }
 
 func follow(ctx context.Context, s *pooly.Service) error {
@@ -248,7 +253,7 @@ func afterHostpool(ctx context.Context) error {
 }
 
 var (
-	_ = []any{tenants, pinging, do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
+	_ = []any{page, tenants, pinging, do, overTLS, overHTTP, hedged, follow, ownResolver, options, afterHostpool, newDriver, own, configured}
 	_ = pooly.ServiceConfig{PoolConfig: pooly.PoolConfig{Driver: driver{}}, BanditStrategy: zone{Bandit: best{}}}
 )
 
@@ -258,6 +263,12 @@ var goBlock = regexp.MustCompile("(?s)(<!-- not compiled[^\n]*-->\n)?```go\n(.*?
 func TestTheGuidesCodeCompiles(t *testing.T) {
 	requireCompiled(t, "GUIDE.md", 7, "guide_test.go", "../bench/guide_test.go",
 		"../examples/clients/postgres/main.go", "../poolytest/example_test.go")
+}
+
+func TestTheCodeOfOtherPagesCompiles(t *testing.T) {
+	requireCompiled(t, "METRICS.md", 5, "guide_test.go", "../prometheus/readme_test.go", "../otel/readme_test.go")
+	requireCompiled(t, "SQL.md", 1, "../examples/clients/sql/readme_test.go")
+	requireCompiled(t, "GRPC.md", 2, "../poolygrpc/readme_test.go")
 }
 
 func TestTheReadmesCodeCompiles(t *testing.T) {
@@ -292,8 +303,8 @@ func requireCompiled(t *testing.T, page string, atLeast int, sources ...string) 
 			programs = append(programs, block[2])
 			continue
 		}
-		// Declarations may stand apart in the source, each in one piece.
-		for _, piece := range strings.Split(block[2], "\n}\n\n") {
+		// What empty lines separate may stand apart in the source.
+		for _, piece := range strings.Split(block[2], "\n\n") {
 			require.Contains(t, compiled, flat(piece), "in none of %v", sources)
 		}
 	}

@@ -38,7 +38,7 @@ var figures = map[string]*figure{
 		x:     "trials", y: "cumulative regret (score)", minY: 0, maxY: 80,
 	},
 	"regret": {
-		title: "regret beside what no strategy can beat (Lai and Robbins)",
+		title: "regret beside the long-run bound (Lai and Robbins)",
 		x:     "trials", y: "cumulative regret", logX: true, logY: true,
 		minX: 100, maxX: 100_000, minY: 1, maxY: 5000,
 	},

@@ -2,7 +2,7 @@
 // [sql.DB] normally keeps connections, so that a host is chosen when a connection is dialled. Here
 // the connections stay in the pools of a [pooly.Service], and each query leases one:
 //
-//	driver := poolysql.NewDriver(func(address string) (driver.Connector, error) {
+//	d := poolysql.NewDriver(func(address string) (driver.Connector, error) {
 //		config, err := mysql.ParseDSN("user:secret@tcp(" + address + ")/orders")
 //		if err != nil {
 //			return nil, err
@@ -10,7 +10,7 @@
 //		return mysql.NewConnector(config)
 //	})
 //	s := pooly.NewService("orders", &pooly.ServiceConfig{
-//		PoolConfig: pooly.PoolConfig{Driver: driver},
+//		PoolConfig: pooly.PoolConfig{Driver: d},
 //	})
 //	s.SetHosts("10.0.0.1:3306", "10.0.0.2:3306")
 //	db := poolysql.Open(s)

@@ -240,7 +240,7 @@ func TestTrafficLeavesHostsThatAreIllAndComesBack(t *testing.T) {
 	eventually(t, w, "it comes back", func(s sample) bool {
 		return !s.hosts[0].stats.Ejected && s.hosts[0].served > s.hosts[4].served && s.hosts[1].served > s.hosts[4].served
 	})
-	require.Contains(t, strings.Join(w.sample().events, "\n"), "host")
+	require.Contains(t, strings.Join(w.sample().events, "\n"), "host restored 1", "by the number on the screen")
 }
 
 func TestEachStrategyTakesOverAtOnce(t *testing.T) {

@@ -31,9 +31,9 @@ func svg(screen string, width, height int) string {
 				run++
 			}
 			switch {
-			case c.Content == "▀": // as rectangles, since fonts leave gaps
-				rect(float64(x), float64(y), float64(run), 0.51, c.Style.Fg)
-				rect(float64(x), float64(y)+0.5, float64(run), 0.51, c.Style.Bg)
+			case c.Content == "▀": // as rectangles, since fonts leave gaps; they overlap, or browsers leave some too
+				rect(float64(x), float64(y), float64(run)+0.02, 0.51, c.Style.Fg)
+				rect(float64(x), float64(y)+0.5, float64(run)+0.02, 0.51, c.Style.Bg)
 			case strings.TrimSpace(text) != "":
 				weight := ""
 				if c.Style.Attrs&uv.AttrBold != 0 {

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +70,7 @@ type world struct {
 func newWorld(rate int) (*world, error) {
 	w := &world{strategy: newSwitchable(strategies()), served: make([]int, len(hostTimes))}
 	w.rate.Store(int64(rate))
+	w.events.hostOf = w.hostOf
 	for _, mean := range hostTimes {
 		s := &server{mean: mean, slots: make(chan struct{}, capacity)}
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -105,6 +108,11 @@ func (w *world) close() {
 		s.refuse()
 		s.serving.Wait()
 	}
+}
+
+// hostOf returns the number by which the screen calls a host.
+func (w *world) hostOf(address string) string {
+	return strconv.Itoa(1 + slices.IndexFunc(w.servers, func(s *server) bool { return s.address == address }))
 }
 
 // work sends requests at the rate, whether or not those before were answered: so do users.
@@ -317,8 +325,10 @@ func (s *server) set(m mood) {
 	}
 }
 
-// events is the service's log, of which it keeps the last lines.
+// events is the service's log, of which it keeps the last lines. They have to fit a narrow screen.
 type events struct {
+	hostOf func(address string) string // what the screen calls the host; immutable
+
 	mu    sync.Mutex // guards the fields below
 	lines []string
 }
@@ -330,9 +340,15 @@ func (e *events) WithAttrs([]slog.Attr) slog.Handler               { return e }
 func (e *events) WithGroup(string) slog.Handler                    { return e }
 
 func (e *events) Handle(_ context.Context, r slog.Record) error {
-	line := r.Time.Format("15:04:05 ") + r.Message
+	line := r.Time.Format("15:04:05 ") + strings.TrimPrefix(r.Message, "pooly: ")
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key != "service" {
+		switch a.Key {
+		case "service": // there is only one
+		case "address":
+			line += " " + e.hostOf(a.Value.String())
+		case "cause":
+			line += fmt.Sprintf(": %v", a.Value)
+		default:
 			line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 		}
 		return true

@@ -322,11 +322,12 @@ func TestPageFitsEveryScreen(t *testing.T) {
 			p := open(t, server.URL)
 			if name == "several" {
 				p.becomes(`document.querySelector(".spark path:last-child").getAttribute("d").length > 300`)
+				p.becomes(`document.querySelector("#status").className === "live"`)
 			}
 			for _, s := range []struct {
 				name          string
 				width, height int64
-			}{{"desktop", 1200, 680}, {"tablet", 800, 900}, {"phone", 375, 812}, {"small", 320, 568}} {
+			}{{"desktop", 1200, 800}, {"tablet", 800, 900}, {"phone", 375, 812}, {"small", 320, 568}} {
 				for _, dark := range []bool{false, true} {
 					full := fmt.Sprintf("%s-%s-dark-%v", name, s.name, dark)
 					p.do(screen(s.width, s.height, dark))

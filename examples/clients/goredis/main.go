@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,6 +47,8 @@ func newClient(s *pooly.Service) *redis.Client {
 	})
 }
 
+var errNoGreeting = errors.New("no greeting: set one with redis-cli, and give the replica some seconds to copy it")
+
 func run(w io.Writer, addresses ...string) error {
 	s := pooly.NewService("redis", nil)
 	defer func() { _ = s.Close() }()
@@ -54,6 +57,9 @@ func run(w io.Writer, addresses ...string) error {
 	defer func() { _ = client.Close() }() // before the service, which would wait for its connections
 
 	greeting, err := client.Get(context.Background(), "greeting").Result()
+	if errors.Is(err, redis.Nil) {
+		return errNoGreeting
+	}
 	if err != nil {
 		return err
 	}

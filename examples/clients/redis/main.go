@@ -63,6 +63,8 @@ func read(ctx context.Context, s *pooly.Service, args ...string) (any, error) {
 	})
 }
 
+var errNoGreeting = errors.New("no greeting: set one with redis-cli, and give the replica some seconds to copy it")
+
 func run(w io.Writer, addresses ...string) error {
 	s := newService(addresses...)
 	defer func() { _ = s.Close() }()
@@ -74,6 +76,9 @@ func run(w io.Writer, addresses ...string) error {
 	greeting, err := read(context.Background(), s, "GET", "greeting")
 	if err != nil {
 		return err
+	}
+	if greeting == nil {
+		return errNoGreeting
 	}
 	_, _ = fmt.Fprintf(w, "greeting is %q\n", greeting)
 	for _, h := range s.Stats().Hosts {
