@@ -446,3 +446,39 @@ type rogueError struct{}
 
 func (rogueError) Error() string { panic("Error") }
 func (rogueError) Unwrap() error { panic("Unwrap") }
+
+// It kept its place for ever, no other connection of the host was looked at, and Close waited until
+// its deadline.
+func TestTestOfAnIdleConnectionThatHangsLosesNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConns: 4},
+			Logger:     slog.New(slog.DiscardHandler),
+		}, "a")
+		idle(t, s, 4)
+		hang := make(chan struct{})
+		var tested atomic.Int32
+		d.test = func(*fakeConn) error {
+			if tested.Add(1) == 1 {
+				<-hang
+			}
+			return nil
+		}
+		time.Sleep(2 * pooly.DefaultKeepAlive)
+		require.Greater(t, tested.Load(), int32(4))
+		require.Equal(t, 3, s.Stats().Open)
+		require.Equal(t, 3, s.Stats().Idle)
+		require.Equal(t, 1, d.host("a").closed)
+		idle(t, s, 4)
+
+		tested.Store(0)
+		for tested.Load() == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		began := time.Now()
+		require.NoError(t, s.Close())
+		require.LessOrEqual(t, time.Since(began), time.Second)
+		require.Zero(t, d.host("a").open)
+		close(hang)
+	})
+}
