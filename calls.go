@@ -79,10 +79,9 @@ func (p *Pool) callClose(c *Conn) {
 	p.config.Driver.Close(c)
 }
 
-// test returns why a leased connection is unfit, nil if it is fit. timeout bounds the driver; 0: no
-// bound.
-func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
-	if timeout > 0 {
+// test returns why a leased connection is unfit, nil if it is fit. l is its lease.
+func (p *Pool) test(c *conn, l *Conn) (err error) {
+	if timeout := p.config.TestTimeout; timeout > 0 {
 		return p.testWithin(c, timeout)
 	}
 	returned := false
@@ -93,7 +92,7 @@ func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
 		if v := recover(); v != nil {
 			err = recovered(p.log, "Driver.TestOnBorrow", v)
 		} else { // the caller's goroutine ends
-			p.takeBack(c.lease, forUnfit)
+			p.takeBack(l, forUnfit)
 		}
 	}()
 	err = p.config.Driver.TestOnBorrow(&c.origin)

@@ -91,7 +91,7 @@ func (p *Pool) take(now time.Duration) (lease *Conn, other next) {
 	p.mu.Unlock()
 	c.restock()
 	c.fresh = false // it is tested now
-	if !expired && p.test(c, p.config.TestTimeout) == nil {
+	if !expired && p.test(c, lease) == nil {
 		return lease, room
 	}
 	p.takeBack(lease, c.unfitness(now))
@@ -110,6 +110,9 @@ func (p *Pool) takeBack(l *Conn, why reason) {
 func (p *Pool) undo(l *Conn, why reason) (*conn, reason) {
 	c := l.conn
 	p.mu.Lock()
+	if logBack := p.unwatchLocked(l); logBack != nil { // the caller's wait is part of the lease
+		defer logBack()
+	}
 	defer p.unlock()
 	if c.lease != l {
 		return nil, 0
