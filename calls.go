@@ -75,8 +75,8 @@ func (p *Pool) callClose(c *Conn) {
 			_ = recovered(p.log, "Driver.Close", v)
 		}
 	}()
+	defer p.config.Driver.Close(c) // even if OnClose ends the goroutine
 	p.callOnClose(c)
-	p.config.Driver.Close(c)
 }
 
 // test returns why a leased connection is unfit, nil if it is fit. l is its lease.
