@@ -181,3 +181,18 @@ func TestReportOfNilDoesNotRestoreAHostThatItsLeasesEjected(t *testing.T) {
 		require.False(t, hostStats(t, s, "a").Ejected, "its new connection is what a probe looks for")
 	})
 }
+
+// Connections of DialContext that MaxConns does not bound took the places of leases.
+func TestTryLeaseHasRoomBesideConnectionsOfClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		for range pooly.DefaultMaxConns {
+			c, err := s.DialContext(t.Context(), "", "")
+			require.NoError(t, err)
+			defer func() { require.NoError(t, c.Close()) }()
+		}
+		c, err := s.TryLease(t.Context())
+		require.NoError(t, err)
+		release(t, c)
+	})
+}

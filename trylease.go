@@ -108,7 +108,7 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 		h.mu.Lock()
 		failures := h.dialFailures
 		wanted := h.barred && down || h.load.Load() < h.allowed
-		ok := wanted && !h.closed && h.open < h.most()
+		ok := wanted && !h.closed && h.open-h.apart < h.most()
 		if ok {
 			if h.barred {
 				d.began = h.ejections
