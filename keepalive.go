@@ -77,7 +77,8 @@ func (p *Pool) borrowLocked(c *conn) {
 }
 
 // returnIdle puts a connection back that was looked at, below all others. It closes the connection
-// if why is not 0, or if the pool wants no connection from before.
+// if why is not 0, or if the pool wants no connection from before. It waits for the place of a
+// connection that it closes, so that a dial that checks the host has room.
 func (p *Pool) returnIdle(c *conn, why reason) {
 	p.mu.Lock()
 	p.borrowed--
@@ -97,7 +98,9 @@ func (p *Pool) returnIdle(c *conn, why reason) {
 	p.settleLocked()
 	p.unlock()
 	if why != 0 {
-		p.destroy(c, why)
+		freed := make(chan struct{})
+		p.destroyFor(c, why, freed)
+		<-freed
 	}
 }
 

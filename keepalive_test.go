@@ -482,3 +482,25 @@ func TestTestOfAnIdleConnectionThatHangsLosesNoPlace(t *testing.T) {
 		close(hang)
 	})
 }
+
+// The connection that had not answered still had its place, so there was no room for the new one.
+func TestPingThatFailsAtAFullHostChecksTheHostAtOnce(t *testing.T) {
+	for name, config := range map[string]pooly.ServiceConfig{
+		"KeepAlive":     {PoolConfig: pooly.PoolConfig{KeepAlive: time.Minute}},
+		"CheckInterval": {CheckInterval: time.Minute, PoolConfig: pooly.PoolConfig{KeepAlive: -1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config.MaxConns = 1
+				s, d := newPingService(t, config, silence, "a", "b")
+				idle(t, s, 2)
+				for d.pings.Load() < 2 {
+					time.Sleep(100 * time.Millisecond)
+				}
+				time.Sleep(6 * time.Second)
+				require.Equal(t, 2, d.host("a").dials)
+				require.Equal(t, 2, d.host("b").dials)
+			})
+		})
+	}
+}
