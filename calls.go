@@ -40,6 +40,7 @@ func (p *Pool) examined(err error) (safe error) {
 		}
 	}()
 	isLocal(err)
+	isTimeout(err)
 	return err
 }
 

@@ -504,3 +504,31 @@ func TestPingThatFailsAtAFullHostChecksTheHostAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// timeoutError is an error that panics when it is asked whether it is a timeout.
+type timeoutError struct{}
+
+func (timeoutError) Error() string { return "timeout" }
+func (timeoutError) Timeout() bool { panic("Timeout") }
+
+// It panicked in pooly's own goroutine, which ended the program.
+func TestPingOfASharedClientThatReturnsABadErrorHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var clients atomic.Int32
+		s := pooly.NewService("test", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: pooly.NewSharedDriver(pooly.DriverFuncs[*int]{
+				Dial: func(context.Context, string) (*int, error) { clients.Add(1); return new(int), nil },
+				Ping: func(context.Context, *int) error { return timeoutError{} },
+			})},
+			PrespawnConns: -1,
+			Logger:        slog.New(slog.DiscardHandler),
+		})
+		s.Add("a")
+		release(t, get(t, s))
+		time.Sleep(2 * pooly.DefaultKeepAlive)
+		before := clients.Load()
+		release(t, get(t, s))
+		require.Greater(t, clients.Load(), before, "the client was closed")
+		require.NoError(t, s.Close())
+	})
+}
