@@ -40,7 +40,6 @@ func (p *Pool) examined(err error) (safe error) {
 		}
 	}()
 	isLocal(err)
-	isTimeout(err)
 	return err
 }
 
@@ -126,7 +125,11 @@ func (p *Pool) testWithin(c *conn, timeout time.Duration) error {
 // callPing pings a connection that nobody uses. It returns an error that is safe to examine.
 func (p *Pool) callPing(c *conn) error {
 	err := p.callWithin(p.ctx, min(p.config.DialTimeout, pingMost), "Driver.Ping",
-		func(ctx context.Context) error { return p.pinger.Ping(ctx, &c.origin) })
+		func(ctx context.Context) error {
+			err := p.pinger.Ping(ctx, &c.origin)
+			isTimeout(err) // what it asks may panic, and will be asked under the lock
+			return err
+		})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pings++

@@ -110,10 +110,10 @@ func (p *Pool) takeBack(l *Conn, why reason) {
 func (p *Pool) undo(l *Conn, why reason) (*conn, reason) {
 	c := l.conn
 	p.mu.Lock()
-	if logBack := p.unwatchLocked(l); logBack != nil { // the caller's wait is part of the lease
-		defer logBack()
-	}
 	defer p.unlock()
+	if w := c.watch; w != nil && c.lease == &w.stand && w.lease == l {
+		c.lease, w.lease = l, nil // its caller has waited for longer than LeakTimeout
+	}
 	if c.lease != l {
 		return nil, 0
 	}
