@@ -75,14 +75,13 @@ func (p *Pool) callClose(c *Conn) {
 			_ = recovered(p.log, "Driver.Close", v)
 		}
 	}()
+	defer p.config.Driver.Close(c) // even if OnClose ends the goroutine
 	p.callOnClose(c)
-	p.config.Driver.Close(c)
 }
 
-// test returns why a leased connection is unfit, nil if it is fit. timeout bounds the driver; 0: no
-// bound.
-func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
-	if timeout > 0 {
+// test returns why a leased connection is unfit, nil if it is fit. l is its lease.
+func (p *Pool) test(c *conn, l *Conn) (err error) {
+	if timeout := p.config.TestTimeout; timeout > 0 {
 		return p.testWithin(c, timeout)
 	}
 	returned := false
@@ -93,7 +92,7 @@ func (p *Pool) test(c *conn, timeout time.Duration) (err error) {
 		if v := recover(); v != nil {
 			err = recovered(p.log, "Driver.TestOnBorrow", v)
 		} else { // the caller's goroutine ends
-			p.takeBack(c.lease, forUnfit)
+			p.takeBack(l, forUnfit)
 		}
 	}()
 	err = p.config.Driver.TestOnBorrow(&c.origin)
@@ -126,7 +125,11 @@ func (p *Pool) testWithin(c *conn, timeout time.Duration) error {
 // callPing pings a connection that nobody uses. It returns an error that is safe to examine.
 func (p *Pool) callPing(c *conn) error {
 	err := p.callWithin(p.ctx, min(p.config.DialTimeout, pingMost), "Driver.Ping",
-		func(ctx context.Context) error { return p.pinger.Ping(ctx, &c.origin) })
+		func(ctx context.Context) error {
+			err := p.pinger.Ping(ctx, &c.origin)
+			isTimeout(err) // what it asks may panic, and will be asked under the lock
+			return err
+		})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pings++

@@ -1,6 +1,9 @@
 package pooly
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // How idle connections are checked, besides the test before each lease:
 //   - While leases flow, unused connections are tested about once a second. Otherwise connections
@@ -40,7 +43,7 @@ func (p *Pool) testIdle(most int) (tested int) {
 			break
 		}
 		why := reason(0)
-		if p.test(c, p.testTimeout()) != nil {
+		if p.testUnused(c) != nil {
 			why = forUnfit
 		}
 		p.returnIdle(c, why)
@@ -74,7 +77,8 @@ func (p *Pool) borrowLocked(c *conn) {
 }
 
 // returnIdle puts a connection back that was looked at, below all others. It closes the connection
-// if why is not 0, or if the pool wants no connection from before.
+// if why is not 0, or if the pool wants no connection from before. It waits for the place of a
+// connection that it closes, so that a dial that checks the host has room.
 func (p *Pool) returnIdle(c *conn, why reason) {
 	p.mu.Lock()
 	p.borrowed--
@@ -94,17 +98,21 @@ func (p *Pool) returnIdle(c *conn, why reason) {
 	p.settleLocked()
 	p.unlock()
 	if why != 0 {
-		p.destroy(c, why)
+		freed := make(chan struct{})
+		p.destroyFor(c, why, freed)
+		<-freed
 	}
 }
 
-// testTimeout bounds a test in the background. It has a goroutine of its own in any case, so that a
-// test that ends its goroutine does not end more.
-func (p *Pool) testTimeout() time.Duration {
-	if p.config.TestTimeout > 0 {
-		return p.config.TestTimeout
+// testUnused tests a connection that was taken out. A test that hangs is given up, also without a
+// TestTimeout: the connection's place must come back, and the others must be tested.
+func (p *Pool) testUnused(c *conn) error {
+	timeout := p.config.TestTimeout
+	if timeout == 0 {
+		timeout = min(p.config.DialTimeout, pingMost)
 	}
-	return forever
+	return p.callWithin(p.ctx, timeout, "Driver.TestOnBorrow",
+		func(context.Context) error { return p.config.Driver.TestOnBorrow(&c.origin) })
 }
 
 // watchLocked has the reaper look at a new connection in time. If there are too few connections for
@@ -200,7 +208,7 @@ func (s *Share) kept(conns []*conn, now time.Duration) {
 // look tests and pings a connection that was taken out, and puts it back or closes it. broken says
 // that it did not answer its ping.
 func (p *Pool) look(c *conn) (fit, broken bool) {
-	fit = p.test(c, p.testTimeout()) == nil
+	fit = p.testUnused(c) == nil
 	if fit && p.pinger != nil {
 		err := p.callPing(c)
 		broken = err != nil && !p.excusesPing(c, err)

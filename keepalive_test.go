@@ -446,3 +446,89 @@ type rogueError struct{}
 
 func (rogueError) Error() string { panic("Error") }
 func (rogueError) Unwrap() error { panic("Unwrap") }
+
+// It kept its place for ever, no other connection of the host was looked at, and Close waited until
+// its deadline.
+func TestTestOfAnIdleConnectionThatHangsLosesNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{MaxConns: 4},
+			Logger:     slog.New(slog.DiscardHandler),
+		}, "a")
+		idle(t, s, 4)
+		hang := make(chan struct{})
+		var tested atomic.Int32
+		d.test = func(*fakeConn) error {
+			if tested.Add(1) == 1 {
+				<-hang
+			}
+			return nil
+		}
+		time.Sleep(2 * pooly.DefaultKeepAlive)
+		require.Greater(t, tested.Load(), int32(4))
+		require.Equal(t, 3, s.Stats().Open)
+		require.Equal(t, 3, s.Stats().Idle)
+		require.Equal(t, 1, d.host("a").closed)
+		idle(t, s, 4)
+
+		tested.Store(0)
+		for tested.Load() == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		began := time.Now()
+		require.NoError(t, s.Close())
+		require.LessOrEqual(t, time.Since(began), time.Second)
+		require.Zero(t, d.host("a").open)
+		close(hang)
+	})
+}
+
+// The connection that had not answered still had its place, so there was no room for the new one.
+func TestPingThatFailsAtAFullHostChecksTheHostAtOnce(t *testing.T) {
+	for name, config := range map[string]pooly.ServiceConfig{
+		"KeepAlive":     {PoolConfig: pooly.PoolConfig{KeepAlive: time.Minute}},
+		"CheckInterval": {CheckInterval: time.Minute, PoolConfig: pooly.PoolConfig{KeepAlive: -1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config.MaxConns = 1
+				s, d := newPingService(t, config, silence, "a", "b")
+				idle(t, s, 2)
+				for d.pings.Load() < 2 {
+					time.Sleep(100 * time.Millisecond)
+				}
+				time.Sleep(6 * time.Second)
+				require.Equal(t, 2, d.host("a").dials)
+				require.Equal(t, 2, d.host("b").dials)
+			})
+		})
+	}
+}
+
+// timeoutError is an error that panics when it is asked whether it is a timeout.
+type timeoutError struct{}
+
+func (timeoutError) Error() string { return "timeout" }
+func (timeoutError) Timeout() bool { panic("Timeout") }
+
+// It panicked in pooly's own goroutine, which ended the program.
+func TestPingOfASharedClientThatReturnsABadErrorHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var clients atomic.Int32
+		s := pooly.NewService("test", &pooly.ServiceConfig{
+			PoolConfig: pooly.PoolConfig{Driver: pooly.NewSharedDriver(pooly.DriverFuncs[*int]{
+				Dial: func(context.Context, string) (*int, error) { clients.Add(1); return new(int), nil },
+				Ping: func(context.Context, *int) error { return timeoutError{} },
+			})},
+			PrespawnConns: -1,
+			Logger:        slog.New(slog.DiscardHandler),
+		})
+		s.Add("a")
+		release(t, get(t, s))
+		time.Sleep(2 * pooly.DefaultKeepAlive)
+		before := clients.Load()
+		release(t, get(t, s))
+		require.Greater(t, clients.Load(), before, "the client was closed")
+		require.NoError(t, s.Close())
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -436,6 +437,58 @@ func BenchmarkHandle(b *testing.B) {
 				}
 			}
 			runtime.KeepAlive(kept)
+		})
+	}
+}
+
+// A sweep watches a lease that its caller has not seen yet. It was then taken for one that had ended,
+// and its place was lost.
+func TestLeaseThatIsUndoneLateLosesNoPlace(t *testing.T) {
+	exit := func() { runtime.Goexit() }
+	for name, test := range map[string]struct {
+		refuse  func()
+		prepare bool
+	}{
+		"PrepareConn refuses":             {func() {}, true},
+		"PrepareConn ends its goroutine":  {exit, true},
+		"TestOnBorrow fails":              {func() {}, false},
+		"TestOnBorrow ends its goroutine": {exit, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config, _ := leaky(time.Minute)
+				config.MaxConns, config.KeepAlive = 2, -1
+				var armed atomic.Bool
+				slow := func(now bool) error {
+					if !now || !armed.Swap(false) {
+						return nil
+					}
+					time.Sleep(time.Hour)
+					test.refuse()
+					return errHook
+				}
+				config.Hooks.PrepareConn = func(context.Context, *pooly.Conn) (bool, error) {
+					err := slow(test.prepare)
+					return err == nil, err
+				}
+				s, d := newService(t, config, "a")
+				d.test = func(*fakeConn) error { return slow(!test.prepare) }
+				other := get(t, s) // has the sweeps go on
+				armed.Store(true)
+				go func() {
+					if c, err := s.GetConn(); err == nil {
+						release(t, c)
+					}
+				}()
+				time.Sleep(2 * time.Hour)
+				require.False(t, armed.Load())
+				release(t, other)
+				require.Zero(t, s.Stats().InUse)
+				require.Zero(t, s.Stats().Leaked)
+				require.Equal(t, s.Stats().Open, s.Stats().Idle)
+				require.NoError(t, s.Close())
+				require.Zero(t, d.host("a").open)
+			})
 		})
 	}
 }

@@ -3,11 +3,15 @@ package pooly_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -180,4 +184,66 @@ func TestReportOfNilDoesNotRestoreAHostThatItsLeasesEjected(t *testing.T) {
 		s.Report("a", nil)
 		require.False(t, hostStats(t, s, "a").Ejected, "its new connection is what a probe looks for")
 	})
+}
+
+// Connections of DialContext that MaxConns does not bound took the places of leases.
+func TestTryLeaseHasRoomBesideConnectionsOfClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newService(t, pooly.ServiceConfig{}, "a")
+		for range pooly.DefaultMaxConns {
+			c, err := s.DialContext(t.Context(), "", "")
+			require.NoError(t, err)
+			defer func() { require.NoError(t, c.Close()) }()
+		}
+		c, err := s.TryLease(t.Context())
+		require.NoError(t, err)
+		release(t, c)
+	})
+}
+
+// Dials that must share nothing with older connections opened a client for each caller, and each
+// client replaced the one before.
+func TestTryLeaseOfManyCallersOpensOneNewClient(t *testing.T) {
+	for name, disturb := range map[string]func(*testing.T, *pooly.Service){
+		"after Evict":    func(t *testing.T, s *pooly.Service) { require.NoError(t, s.Evict("a")) },
+		"while ejected":  func(_ *testing.T, s *pooly.Service) { s.Report("a", errFatal) },
+		"Evict, ejected": func(_ *testing.T, s *pooly.Service) { _ = s.Evict("a"); s.Report("a", errFatal) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var clients atomic.Int32
+				s := pooly.NewService("test", &pooly.ServiceConfig{
+					PoolConfig: pooly.PoolConfig{
+						MaxConns: 1000,
+						Driver: pooly.NewSharedDriver(pooly.DriverFuncs[*int]{
+							Dial: func(context.Context, string) (*int, error) {
+								clients.Add(1)
+								time.Sleep(10 * time.Millisecond)
+								return new(int), nil
+							},
+						}),
+					},
+					PrespawnConns: -1,
+					Logger:        slog.New(slog.DiscardHandler),
+				})
+				s.Add("a")
+				c := tryLease(t, s)
+				release(t, c)
+				disturb(t, s)
+				var callers sync.WaitGroup
+				for range 100 {
+					callers.Go(func() {
+						c, err := s.TryLease(t.Context())
+						if assert.NoError(t, err) {
+							time.Sleep(time.Second)
+							release(t, c)
+						}
+					})
+				}
+				callers.Wait()
+				require.EqualValues(t, 2, clients.Load())
+				require.NoError(t, s.Close())
+			})
+		})
+	}
 }

@@ -160,3 +160,27 @@ func TestReportLoadCountsOtherClients(t *testing.T) {
 		require.NoError(t, s.Close())
 	})
 }
+
+func TestCloseEndsTheWaitForProbesThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{ProbeRate: 1, ProbeWait: time.Minute}, "a")
+		release(t, get(t, s)) // builds the first snapshot
+		hang := make(chan struct{})
+		defer close(hang)
+		d.probe = func(context.Context, string) (pooly.Load, error) {
+			<-hang // it heeds no context
+			return pooly.Load{}, nil
+		}
+		began := time.Now()
+		failed := make(chan error)
+		go func() {
+			_, err := s.GetConn()
+			failed <- err
+		}()
+		synctest.Wait()
+		require.EqualValues(t, 1, d.probes.Load())
+		_ = s.Close()
+		require.ErrorIs(t, <-failed, pooly.ErrPoolClosed)
+		require.LessOrEqual(t, time.Since(began), time.Second)
+	})
+}

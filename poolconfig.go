@@ -40,7 +40,8 @@ type PoolConfig struct {
 
 	// TestTimeout bounds TestOnBorrow, for a driver that cannot be trusted to return at once. A
 	// connection whose test takes longer counts as unfit. It costs a goroutine for each GetConn.
-	// Default 0: the driver is trusted.
+	// Default 0: the driver is trusted. Tests of idle connections in the background are always
+	// bounded, by 5 s if TestTimeout is 0.
 	TestTimeout time.Duration
 
 	// WaitTimeout bounds all waits of one GetConn together. Default 0: as long as its context

@@ -73,6 +73,8 @@ func (p *probes) ask(ctx context.Context) {
 		case <-ended:
 		case <-ctx.Done():
 			return
+		case <-p.service.done: // probes may not even begin now
+			return
 		case <-timer.C:
 			return
 		}

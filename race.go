@@ -28,10 +28,10 @@ type race struct {
 
 // raced is the result of one dial.
 type raced struct {
-	host  *host
-	began time.Duration
-	conn  *conn // nil if it failed
-	err   error
+	host *host
+	dial *dial
+	conn *conn // nil if it failed
+	err  error
 }
 
 // dialOutside connects to a host for DialContext. Its error is the reason of a GetConnError.
@@ -168,21 +168,23 @@ func (v *snapshot) bringForward(s *Service, hosts []*host, i int) error {
 	return nil
 }
 
-// start begins to dial a host. It reports false if the host has no room. An idle connection is
-// closed to make room.
-func (r *race) start(h *host) bool {
-	if !h.reserve() && !(h.evictIdle(r.ctx) && h.reserve()) {
+// start begins to dial a host, unless it has no room. An idle connection is closed to make room.
+func (r *race) start(h *host) {
+	d := h.reserve()
+	if d == nil && h.evictIdle(r.ctx) {
+		d = h.reserve()
+	}
+	if d == nil {
 		r.full = r.full || h.ctx.Err() == nil
-		return false
+		return
 	}
 	r.running++
-	began := h.clock.now()
 	ctx, cancel := context.WithCancel(r.ctx)
 	var once sync.Once
 	end := func(c *conn, err error) (first bool) {
 		once.Do(func() {
 			first = true
-			result := raced{host: h, began: began, conn: c, err: err}
+			result := raced{host: h, dial: d, conn: c, err: err}
 			h.raceEnded(&result, ctx)
 			r.results <- result
 		})
@@ -208,7 +210,6 @@ func (r *race) start(h *host) bool {
 		}()
 		c, err = h.connect(ctx)
 	}()
-	return true
 }
 
 // await returns the next result. It returns nil if that takes FallbackDelay and there is another
@@ -264,12 +265,12 @@ func (h *host) dropUnused() {
 	h.destroyAll(unused, forSurplus)
 }
 
-// reserve takes a place for a connection of DialContext.
-func (h *host) reserve() bool {
+// reserve takes a place for a dial of DialContext. It returns nil if there is none.
+func (h *host) reserve() *dial {
 	h.mu.Lock()
 	defer h.unlock()
 	if h.closed || h.limited && h.open >= h.most() {
-		return false
+		return nil
 	}
 	h.open++
 	if !h.limited {
@@ -278,7 +279,7 @@ func (h *host) reserve() bool {
 	h.dialing++
 	h.racing++
 	h.settleLocked()
-	return true
+	return &dial{began: h.ejections, beganAt: h.clock.now()}
 }
 
 // evictIdle closes an idle connection, and waits for its place. It reports false if there is none,
@@ -310,7 +311,7 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 	h.mu.Lock()
 	h.dialing--
 	h.racing--
-	d := &dial{began: h.ejections, beganAt: h.clock.now()}
+	d := result.dial
 	var after func()
 	counts := true
 	switch {
@@ -332,7 +333,7 @@ func (h *host) raceEnded(result *raced, ctx context.Context) {
 		h.freePlace()
 	}
 	if counts {
-		h.tellDialled(ctx, result.began, result.err)
+		h.tellDialled(ctx, d.beganAt, result.err)
 	}
 	d.done(after)
 	h.queue.match()

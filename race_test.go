@@ -3,12 +3,14 @@ package pooly_test
 import (
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/3XX0/pooly"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -491,5 +493,49 @@ func TestDialContextCountsItsDials(t *testing.T) {
 		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
 		require.EqualValues(t, 2, s.Stats().Dials)
 		require.EqualValues(t, 2, s.Stats().Failures)
+	})
+}
+
+// It restored the host, although it had begun before.
+func TestDialOfDialContextFromBeforeAnEjectionByLeasesProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{
+			BanditStrategy:   inOrder{"a", "b"},
+			FallbackDelay:    -1,
+			BaseEjectionTime: time.Minute,
+		}, "a", "b")
+		var leases []*pooly.Conn
+		for range 5 {
+			leases = append(leases, get(t, s))
+		}
+		d.slow("a", time.Second)
+		dialled := make(chan net.Conn)
+		go func() {
+			c, err := s.DialContext(t.Context(), "", "")
+			assert.NoError(t, err)
+			dialled <- c
+		}()
+		synctest.Wait()
+		for _, c := range leases {
+			require.NoError(t, c.Release(errFatal, pooly.HostDown))
+		}
+		require.True(t, hostStats(t, s, "a").Ejected)
+		require.NoError(t, (<-dialled).Close())
+		require.True(t, hostStats(t, s, "a").Ejected)
+		time.Sleep(2 * time.Minute)
+		require.False(t, hostStats(t, s, "a").Ejected)
+	})
+}
+
+// Open connections gave hope, counted from the end of the dial, and it took a second dial.
+func TestDialOfDialContextThatHasNoAnswerEjectsTheHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, d := newService(t, pooly.ServiceConfig{GetAttempts: 1}, "a")
+		c := dial(t, s)
+		d.slow("a", time.Hour)
+		_, err := s.DialContext(t.Context(), "", "")
+		require.ErrorIs(t, err, pooly.ErrNoHostAvailable)
+		require.True(t, hostStats(t, s, "a").Ejected)
+		require.NoError(t, c.Close())
 	})
 }

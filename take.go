@@ -91,7 +91,7 @@ func (p *Pool) take(now time.Duration) (lease *Conn, other next) {
 	p.mu.Unlock()
 	c.restock()
 	c.fresh = false // it is tested now
-	if !expired && p.test(c, p.config.TestTimeout) == nil {
+	if !expired && p.test(c, lease) == nil {
 		return lease, room
 	}
 	p.takeBack(lease, c.unfitness(now))
@@ -111,6 +111,9 @@ func (p *Pool) undo(l *Conn, why reason) (*conn, reason) {
 	c := l.conn
 	p.mu.Lock()
 	defer p.unlock()
+	if w := c.watch; w != nil && c.lease == &w.stand && w.lease == l {
+		c.lease, w.lease = l, nil // its caller has waited for longer than LeakTimeout
+	}
 	if c.lease != l {
 		return nil, 0
 	}

@@ -96,7 +96,7 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 // try leases an idle connection, or dials one. down says that an ejected host is dialled, too. It
 // returns nil if the host has no room or its dial fails, and an error if ctx ends.
 func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
-	for range tryDials {
+	for dials := 0; dials < tryDials; {
 		if err := contextError(ctx); err != nil {
 			return nil, err
 		}
@@ -104,16 +104,22 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 			return c, nil
 		}
 		ended := make(chan struct{})
-		d := &dial{values: ctx, ended: func() { close(ended) }}
+		end := func() { close(ended) }
 		h.mu.Lock()
 		failures := h.dialFailures
 		wanted := h.barred && down || h.load.Load() < h.allowed
-		ok := wanted && !h.closed && h.open < h.most()
-		if ok {
+		ok := wanted && !h.closed && h.open-h.apart < h.most()
+		switch {
+		case !ok:
+		case len(h.flights) > 0 && (h.barred || h.renew):
+			h.flights[0].join(end) // one new client is enough for all callers
+		default:
+			d := &dial{values: ctx, ended: end}
 			if h.barred {
 				d.began = h.ejections
 			}
 			h.startDialLocked(d)
+			dials++
 		}
 		h.settleLocked() // its offer may be out of date
 		h.unlock()
@@ -133,6 +139,18 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 		}
 	}
 	return nil, nil
+}
+
+// join has one more function called when the dial has ended. The caller must hold the pool's lock,
+// and the dial must be in flight.
+func (d *dial) join(end func()) {
+	first := d.ended
+	d.ended = func() {
+		if first != nil {
+			first()
+		}
+		end()
+	}
 }
 
 // tryDials is how often TryLease dials a host whose new connection another call takes.

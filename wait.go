@@ -179,7 +179,7 @@ func (c *call) accept(l *Conn) bool {
 	conn.restock()
 	now := conn.pool.ageNow()
 	expired := now > 0 && now >= conn.pool.expiry(conn) // while idle, and the reaper has yet to come
-	if !expired && conn.pool.test(conn, conn.pool.config.TestTimeout) == nil {
+	if !expired && conn.pool.test(conn, l) == nil {
 		return true
 	}
 	c.dead, c.why = conn.pool.undo(l, conn.unfitness(now))
