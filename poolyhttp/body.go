@@ -50,6 +50,9 @@ func (x *exchange) Read(p []byte) (int, error) {
 	case !x.rated.Load() && x.conn.driver.now() > x.began+x.elapsed+streamsAfter:
 		x.rate()
 	}
+	if err == nil && x.ctx.Err() != nil {
+		x.abandon() // it has left that to this Read
+	}
 	if err != nil && err != io.EOF && context.Cause(x.ctx) == errCancelled {
 		err = errCancelled // HTTP/2 says that the context was cancelled
 	}
@@ -73,7 +76,7 @@ func (x *exchange) finish(err error) {
 
 // abandon is called when the request's context ends before the body does.
 func (x *exchange) abandon() {
-	if x.reading.Load() == 0 { // otherwise Read is about to return an error
+	if x.reading.Load() == 0 { // otherwise Read is about to return, most likely an error
 		x.conclude(nil)
 	}
 }
@@ -144,7 +147,7 @@ func sendable(ctx context.Context, req *http.Request) (sent *http.Request, body 
 	sent = req.WithContext(ctx) // a copy
 	sent.Cancel = nil
 	if wrap {
-		body = &requestBody{ReadCloser: req.Body, length: req.ContentLength}
+		body = &requestBody{ReadCloser: req.Body, length: req.ContentLength, ctx: ctx}
 		sent.Body = body
 	}
 	return sent, body
@@ -183,18 +186,32 @@ func cannotFail(req *http.Request) bool {
 	return int64(length) == req.ContentLength
 }
 
-// requestBody notes whether a request's body is what the request says.
+// requestBody notes whether a request's body is what the request says, and comes in time.
 type requestBody struct {
 	io.ReadCloser
 	length int64 // by the request; 0 or less: unknown
 	read   int64
 	once   sync.Once
 	closed atomic.Bool
-	wrong  atomic.Bool // it failed, or has another length
+	wrong  atomic.Bool     // it failed, or has another length
+	ctx    context.Context // of the request
+	waits  atomic.Bool     // Read runs
+	late   atomic.Bool     // Read returned after the end of ctx
+}
+
+// isLate reports whether a request waited for its own body when its context ended. Over HTTP/1,
+// net/http lets Read return first.
+func (b *requestBody) isLate() bool {
+	return b != nil && (b.waits.Load() || b.late.Load())
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
+	b.waits.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	if b.ctx.Err() != nil {
+		b.late.Store(true)
+	}
+	b.waits.Store(false)
 	b.read += int64(n)
 	known := b.length > 0
 	switch {

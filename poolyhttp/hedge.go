@@ -216,7 +216,9 @@ func (r *race) sendSecond() {
 	var resp *http.Response
 	defer func() { r.result <- resp }()
 	t := r.transport
-	if t.overloaded() || !t.hedge.take() {
+	// The budget comes first. While all hosts are slow, every request gets here, and to look for
+	// overload locks every pool. A copy that overload prevents stays charged.
+	if !t.hedge.take() || t.overloaded() {
 		return
 	}
 	req, ok := r.copy()

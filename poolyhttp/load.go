@@ -1,9 +1,11 @@
 package poolyhttp
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -66,6 +68,11 @@ func (w *loadWriter) Write(p []byte) (int, error) {
 func (w *loadWriter) Flush() {
 	w.tell()
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack implements http.Hijacker. Its error is http.ErrNotSupported if the server's writer cannot.
+func (w *loadWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
 // Unwrap is for http.ResponseController.

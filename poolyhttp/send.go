@@ -26,9 +26,13 @@ func (t *Transport) send(
 	}
 	x := &exchange{transport: t, lease: lease, conn: c, ctx: ctx, life: l, fresh: !c.used.Load()}
 	l.keep()
-	returned := false
+	var resp *http.Response
+	ended := false
 	defer func() {
-		if !returned { // a hook of the user's panics or ends the goroutine
+		if !ended { // a function of the user's panics or ends the goroutine
+			if resp != nil {
+				_ = resp.Body.Close()
+			}
 			_ = lease.CloseOnRelease()
 			x.end()
 			l.drop()
@@ -38,9 +42,9 @@ func (t *Transport) send(
 	x.began = c.driver.now()
 	resp, err := x.roundTrip(sent)
 	x.elapsed = c.driver.now() - x.began
-	returned = true
 	if err != nil {
 		f, err := x.fail(req, body, err)
+		ended = true
 		l.drop()
 		if f != unsent {
 			closeBody(sent)
@@ -48,6 +52,7 @@ func (t *Transport) send(
 		return nil, f, err
 	}
 	x.answer(req, resp)
+	ended = true
 	return resp, final, nil
 }
 
@@ -105,7 +110,8 @@ func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, 
 		x.distrust(blame)
 	} else if ended := x.ctx.Err(); ended != nil {
 		// The context's cause may be any error of the user's.
-		err, cause, blame = context.Cause(x.ctx), ended, ended == context.DeadlineExceeded
+		err, cause = context.Cause(x.ctx), ended
+		blame = ended == context.DeadlineExceeded && !body.isLate()
 	} else {
 		f, blame = x.judge(body, err)
 		err = plainError(err)
@@ -122,11 +128,16 @@ func (x *exchange) fail(req *http.Request, body *requestBody, err error) (fate, 
 	return f, err
 }
 
+// sharesConn reports whether the request was sent on an HTTP/2 connection.
+func (x *exchange) sharesConn() bool {
+	return x.conn.shared && x.upgrade == nil
+}
+
 // timedOut lets no more requests use an HTTP/2 connection on which nothing was final since this
 // request was sent. The connection may have died silently, and waiting would show it only after
 // minutes.
 func (x *exchange) timedOut() {
-	if x.conn.shared && time.Duration(x.conn.heardAt.Load()) < x.began {
+	if x.sharesConn() && time.Duration(x.conn.heardAt.Load()) < x.began {
 		x.conn.silent.Store(true)
 	}
 }
@@ -135,7 +146,7 @@ func (x *exchange) timedOut() {
 // the exchange cannot time out any more, an HTTP/2 connection is taken for dead after lossesOfDead
 // such losses in a row.
 func (x *exchange) distrust(slow bool) {
-	if x.conn.shared && slow && x.conn.losses.Add(1) >= lossesOfDead {
+	if x.sharesConn() && slow && x.conn.losses.Add(1) >= lossesOfDead {
 		x.timedOut()
 	}
 }
@@ -144,10 +155,12 @@ const lossesOfDead = 5
 
 // answer makes the exchange the body of its answer.
 func (x *exchange) answer(req *http.Request, resp *http.Response) {
-	x.conn.used.Store(true)
-	x.conn.heardAt.Store(int64(x.began + x.elapsed))
-	if x.conn.losses.Load() != 0 {
-		x.conn.losses.Store(0)
+	if x.upgrade == nil {
+		x.conn.used.Store(true)
+		x.conn.heardAt.Store(int64(x.began + x.elapsed))
+		if x.conn.losses.Load() != 0 {
+			x.conn.losses.Store(0)
+		}
 	}
 	x.reportLoad(resp.Header)
 	e := Exchange{Request: req, Response: resp, Elapsed: x.elapsed}

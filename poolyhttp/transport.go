@@ -49,6 +49,7 @@ import (
 //
 // These do not:
 //   - requests that the client cancels, that are malformed, or whose body cannot be read;
+//   - a timeout while the request waits for its own body, as when a client uploads slowly;
 //   - what a server does when it closes connections in good order.
 //
 // # Sending again
@@ -245,7 +246,14 @@ func (t *Transport) lease(
 	}
 	l, err := t.service.Lease(ctx, options)
 	if err == nil && trace != nil && trace.GotConn != nil {
+		returned := false
+		defer func() {
+			if !returned { // it panics or ends the goroutine
+				_ = l.End()
+			}
+		}()
 		trace.GotConn(infoOf(l))
+		returned = true
 	}
 	return l, err
 }
