@@ -111,3 +111,29 @@ func TestReportLoadCountsWhatAServerHandles(t *testing.T) {
 	wg.Wait()
 	http.DefaultClient.CloseIdleConnections()
 }
+
+// WebSocket packages ask a server's writer for http.Hijacker.
+func TestReportLoadLetsHandlersHijack(t *testing.T) {
+	s := httptest.NewServer(poolyhttp.ReportLoad(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		hijacker, ok := w.(http.Hijacker)
+		if !ok {
+			return
+		}
+		if c, rw, err := hijacker.Hijack(); err == nil {
+			_, _ = rw.WriteString("HTTP/1.1 418 OK\r\nContent-Length: 0\r\n\r\n")
+			_ = rw.Flush()
+			_ = c.Close()
+		}
+	})))
+	defer s.Close()
+	resp, err := http.Get(s.URL)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 418, resp.StatusCode)
+	http.DefaultClient.CloseIdleConnections()
+
+	poolyhttp.ReportLoad(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _, err := w.(http.Hijacker).Hijack()
+		require.ErrorIs(t, err, http.ErrNotSupported)
+	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+}

@@ -170,3 +170,26 @@ func TestAContextThatEndsDuringReadGivesTheConnectionBack(t *testing.T) {
 		require.Zero(t, s.Stats().InUse)
 	})
 }
+
+// An upgrade goes over a connection of its own, so its timeout says nothing of the HTTP/2 connection.
+func TestAnUpgradeThatTimesOutCostsNoHTTP2Connection(t *testing.T) {
+	address, d, accepted := http2(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			<-r.Context().Done()
+		}
+	})
+	client, _ := webService(t, d, pooly.ServiceConfig{}, address)
+	_, _, err := fetch(client, "GET", "https://web/", nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*ms)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", "https://web/", nil)
+	require.NoError(t, err)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "websocket")
+	_, err = client.Do(req)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, _, err = fetch(client, "GET", "https://web/", nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, accepted.Load(), "one each")
+}
