@@ -1,6 +1,9 @@
 package pooly
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"slices"
+)
 
 // LeastLatency picks the host where a lease should take the least time: the host with the lowest
 // latency · (in use + 1) / weight. The latency is the mean of the leases of the last second or so.
@@ -20,11 +23,12 @@ import "math/rand/v2"
 //	(1-a) · (in use + 1) + a · (in use + 1 + others + 4) / (1 + mean + 4)
 //
 // Others is how many requests of other clients the host had in flight when it last told its load,
-// and mean is the mean of others over the hosts. a is exp(-age / (4 · latency)), where age is the
-// age of the report. So a report counts most at hosts that change slowly, and an old one counts for
-// nothing. A host that tells nothing is judged as without reports. Reports change neither the
-// latency nor the weight: a host that claims to be idle, but is slow or fails, attracts little
-// traffic. Asking hosts for their load is as in Prequal (see [HotCold]).
+// and mean is the mean of others over the hosts, without hosts that tell more than ten times what is
+// usual. a is exp(-age / (4 · latency)), where age is the age of the report. So a report counts
+// most at hosts that change slowly, and an old one counts for nothing. A host that tells nothing is
+// judged as without reports. Reports change neither the latency nor the weight: a host that claims
+// to be idle, but is slow or fails, attracts little traffic. Asking hosts for their load is as in
+// Prequal (see [HotCold]).
 //
 // The weight is 1 for a host that does as well as the others. If a host fails, its weight drops to
 // nearly nothing within a few leases, and failures show no speed. So a host that fails fast
@@ -50,7 +54,7 @@ const (
 	comparisonsPerSecond = 200_000
 )
 
-// NewPicker implements Bandit in O(n).
+// NewPicker implements Bandit in O(n), or O(n log n) if hosts tell their load.
 func (*LeastLatency) NewPicker(arms []Arm) Picker {
 	p := &leastLatencyPicker{choices: mostChoices, hosts: candidates(arms)}
 	arms[0].ExpectedLatency() // so that leases are timed before the first pick
@@ -74,18 +78,31 @@ type leastLatencyPicker struct {
 	others  float64 // mean of the requests of other clients that they told
 }
 
+// incredible times what the median host tells is more than a host can have. One such report would
+// make the mean so large that only hosts with fresh reports look idle.
+const incredible = 10
+
 // compareReports finds out what is usual among the hosts' reports.
 func (p *leastLatencyPicker) compareReports() {
-	n, sum := 0, 0.0
+	all := make([]float64, 0, len(p.hosts))
 	for _, c := range p.hosts {
 		if c.host != nil && c.host.report.isNew(c.host.clock.now()) {
-			n++
-			sum += float64(c.host.report.others.Load())
+			all = append(all, float64(c.host.report.others.Load()))
 		}
 	}
-	if n > 0 {
-		p.reports, p.others = true, sum/float64(n)
+	if len(all) == 0 {
+		return
 	}
+	slices.Sort(all)
+	most := incredible * (all[(len(all)-1)/2] + fewInFlight)
+	n, sum := 0, 0.0
+	for _, others := range all {
+		if others <= most {
+			n++
+			sum += others
+		}
+	}
+	p.reports, p.others = true, sum/float64(n)
 }
 
 func (p *leastLatencyPicker) Pick(rng *rand.Rand) int {

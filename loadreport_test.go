@@ -184,3 +184,39 @@ func TestCloseEndsTheWaitForProbesThatHang(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), time.Second)
 	})
 }
+
+// One host says that it has far more requests than any host could have. Another tells nothing.
+func TestAHostThatClaimsToBeCrowdedDoesNotUnbalanceTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts, silent, liar = 6, 1, 0
+		w := newTraffic(t, pooly.ServiceConfig{
+			BanditStrategy: pooly.NewLeastLatency(),
+			ProbeRate:      3,
+		}, hosts, 12, 5*time.Millisecond)
+		w.service.Driver().(*fakeDriver).probe = func(_ context.Context, address string) (pooly.Load, error) {
+			switch address {
+			case strconv.Itoa(liar):
+				return pooly.Load{InFlight: 1 << 30}, nil
+			case strconv.Itoa(silent):
+				return pooly.Load{}, errors.New("by the test")
+			}
+			return pooly.Load{InFlight: 5}, nil
+		}
+		w.reply = func(int, time.Duration, *rand.Rand) reply {
+			return reply{20 * time.Millisecond, nil, pooly.HostUp}
+		}
+		w.run(20 * time.Second)
+		for host := range hosts {
+			share := w.share(host, 5*time.Second, 20*time.Second)
+			switch host {
+			case liar:
+				require.Less(t, share, 0.05)
+			case silent: // it looks fuller, since others' leases count less beside those of other clients
+				require.Greater(t, share, 0.05)
+			default:
+				require.InDelta(t, 0.2, share, 0.05, "host %d", host)
+			}
+		}
+		w.close()
+	})
+}
