@@ -40,8 +40,9 @@ import (
 //     of a server that speaks first.
 //   - HostDown if a write fails. Also if a read fails, times out or finds the end of the stream
 //     while an answer is due. This counts against the host's health, and from then on the
-//     connection does not rate the host. A deadline in the past rates nothing: clients set it to
-//     interrupt themselves.
+//     connection does not rate the host. A timeout rates nothing if the host had less time than its
+//     answers usually take, and has answered somebody in the last two seconds. A deadline in the
+//     past rates nothing: clients set it to interrupt themselves.
 //   - HostDown if the client closes the connection after it waited for an answer for a second or
 //     more, and the host hangs. A host hangs if it has answered nobody while each other host has
 //     answered five times. http.Transport gives up in this way. Users who leave a long poll close
@@ -95,7 +96,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	nc := lease.NetConn()
 	if nc == nil || lease.conn.share != nil {
 		_ = lease.conn.pool.put(lease, outcome{})
-		return nil, fmt.Errorf("%w: service %s: DialContext needs a driver whose connections are net.Conns, not %T",
+		return nil, fmt.Errorf(
+			"%w: service %s: DialContext needs a driver whose connections are net.Conns, not %T",
 			ErrInvalidArg, s.name, lease.Interface())
 	}
 	s.begin(ctx, lease, called)
@@ -261,7 +263,8 @@ func (h *host) hangs() bool {
 
 // interrupted reports whether the user caused an error.
 func (c *clientConn) interrupted(err error, past *atomic.Bool) bool {
-	return c.closed.Load() || errors.Is(err, net.ErrClosed) || past.Load() && errors.Is(err, os.ErrDeadlineExceeded)
+	return c.closed.Load() || errors.Is(err, net.ErrClosed) ||
+		past.Load() && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func (c *clientConn) ask() {
@@ -302,7 +305,13 @@ func (c *clientConn) rule(elapsed time.Duration) float64 {
 }
 
 func (c *clientConn) fail(cause error) {
-	if !c.failed.Swap(true) {
-		c.lease.rate(outcome{score: HostDown, rated: true, failure: true, cause: cause}, 0, c.lease.conn.pool.clock.now())
+	if c.failed.Swap(true) {
+		return
 	}
+	now, waited := c.lease.conn.pool.clock.now(), time.Duration(0)
+	o := outcome{score: HostDown, rated: true, failure: true, cause: cause, timeout: isTimeout(cause)}
+	if at := time.Duration(c.asked.Load()); o.timeout && at != 0 {
+		waited = now - at
+	}
+	c.lease.rate(o, waited, now)
 }

@@ -333,6 +333,55 @@ func TestDialContextRatesTheHostByWhatHappens(t *testing.T) {
 	}
 }
 
+// A client that gives each read what is left of its caller's time, such as go-redis, often leaves a
+// host too little.
+func TestDialContextBlamesNoHostForTooLittleTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := pooly.NewNetDriver("tcp")
+		d.SetDialContext(func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go func() {
+				defer theirs.Close()
+				r := bufio.NewReader(theirs)
+				for {
+					line, err := r.ReadString('\n')
+					if err != nil {
+						return
+					}
+					time.Sleep(100 * time.Millisecond)
+					if line != "silence\n" {
+						_, _ = io.WriteString(theirs, line)
+					}
+				}
+			}()
+			return ours, nil
+		})
+		const address = "10.0.0.1:1"
+		s := pooly.NewService("slow", &pooly.ServiceConfig{
+			PoolConfig:    pooly.PoolConfig{Driver: d},
+			PrespawnConns: -1,
+			DecayDuration: 100 * time.Hour, // so that the test ends in the slot in which it began
+		})
+		s.Add(address)
+		trials := func(line string, within time.Duration) float64 {
+			c := dial(t, s)
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(within)))
+			_, _ = say(c, line)
+			require.NoError(t, c.Close())
+			synctest.Wait()
+			time.Sleep(100 * time.Millisecond)
+			_, trials := mean(t, s, address)
+			return trials
+		}
+		require.EqualValues(t, 1, trials("x", time.Second))
+		require.EqualValues(t, 1, trials("x", 50*time.Millisecond), "it needs 100 ms")
+		require.EqualValues(t, 2, trials("silence", 150*time.Millisecond))
+		time.Sleep(2 * time.Second)
+		require.EqualValues(t, 3, trials("silence", 50*time.Millisecond), "it serves nobody any more")
+		require.NoError(t, s.Close())
+	})
+}
+
 // trialsSoon returns the trials of a host once they are as many as wanted, or have not become so.
 func trialsSoon(t *testing.T, s *pooly.Service, address string, want float64) (trials float64) {
 	t.Helper()

@@ -266,7 +266,11 @@ func (h *host) rateExchange(
 	if !c.holdsLocked(l) || c.cut {
 		return nil, false
 	}
-	h.judgeTimeLocked(c, &o, elapsed, now)
+	if c.outside {
+		h.limiter.excuse(&o, elapsed, now)
+	} else {
+		h.judgeTimeLocked(c, &o, elapsed, now)
+	}
 	if o.rated {
 		h.rate(o.score)
 		h.tally.requests++

@@ -84,7 +84,7 @@ const incredible = 10
 
 // compareReports finds out what is usual among the hosts' reports.
 func (p *leastLatencyPicker) compareReports() {
-	all := make([]float64, 0, len(p.hosts))
+	var all []float64
 	for _, c := range p.hosts {
 		if c.host != nil && c.host.report.isNew(c.host.clock.now()) {
 			all = append(all, float64(c.host.report.others.Load()))

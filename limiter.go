@@ -54,6 +54,18 @@ func (l *limiter) hurried(lasted, now time.Duration) bool {
 	return lasted < l.usual && now-l.endAt < usualMemory
 }
 
+// excuse is for answers on connections of DialContext, which have no limit. It learns how long they
+// take, and clears a timeout that left the host less time.
+func (l *limiter) excuse(o *outcome, lasted, now time.Duration) {
+	switch {
+	case lasted <= 0:
+	case o.timeout && l.hurried(lasted, now):
+		o.rated, o.failure = false, false
+	case o.well():
+		l.observe(lasted, now)
+	}
+}
+
 // cut records a lease that timed out while inUse leases were out.
 func (l *limiter) cut(inUse int32, now time.Duration) {
 	l.step, l.cutAt = 1, now

@@ -57,7 +57,8 @@ func (s *Service) begin(ctx context.Context, c *Conn, called time.Duration) {
 	})
 }
 
-// callEnded tells the Observer of a call that found nothing idle. shed says that it was turned away.
+// callEnded tells the Observer of a call that found nothing idle. shed says that it was turned
+// away.
 func (s *Service) callEnded(c *call, lease *Conn, shed bool, err error) {
 	o := s.observer
 	if o.Waited == nil && o.Shed == nil {

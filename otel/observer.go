@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/3XX0/pooly"
 	"github.com/3XX0/pooly/internal/validutf8"
@@ -62,8 +63,12 @@ func (s span) record(
 	_, made := tracer.Start(ctx, s.name, trace.WithTimestamp(now.Add(-took)),
 		trace.WithSpanKind(s.kind), trace.WithAttributes(attributes...))
 	if err != nil {
+		text := validutf8.Escape(err.Error())
+		if !utf8.ValidString(err.Error()) {
+			err = errors.New(text) // an exporter would drop all spans of its batch
+		}
 		made.RecordError(err, trace.WithTimestamp(now))
-		made.SetStatus(codes.Error, validutf8.Escape(err.Error()))
+		made.SetStatus(codes.Error, text)
 	}
 	made.End(trace.WithTimestamp(now))
 }
@@ -74,8 +79,8 @@ var bounds = metric.WithExplicitBucketBoundaries(
 	.00001, .00005, .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 10,
 )
 
-// Histograms returns an Observer that records the semantic conventions' histograms, in seconds, with
-// the attribute db.client.connection.pool.name, the name of the service:
+// Histograms returns an Observer that records the semantic conventions' histograms, in seconds. Their
+// attribute is db.client.connection.pool.name, the name of the service:
 //
 //	db.client.connection.wait_time    how long a call took that got a connection
 //	db.client.connection.use_time     how long a lease lasted

@@ -2,11 +2,13 @@ package poolyotel_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/3XX0/pooly"
 	poolyotel "github.com/3XX0/pooly/otel"
@@ -145,6 +147,21 @@ func TestHistogramsAreTheConventions(t *testing.T) {
 			require.Equal(t, 10.0, points[0].Bounds[len(points[0].Bounds)-1])
 		}
 	})
+}
+
+// A text that is not UTF-8 would stop an exporter.
+func TestSpansEscapeErrors(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
+	ctx, _ := tracer.Start(t.Context(), "request")
+	poolyotel.Spans(tracer).Waited(pooly.WaitEvent{Context: ctx, Err: errors.New("server said \xff")})
+	require.Len(t, spans.Ended(), 1)
+	span := spans.Ended()[0]
+	require.Equal(t, `server said \xff`, span.Status().Description)
+	require.Len(t, span.Events(), 1)
+	for _, a := range span.Events()[0].Attributes {
+		require.True(t, utf8.ValidString(a.Value.AsString()), "%s", a.Key)
+	}
 }
 
 // A name that is not UTF-8 would stop an exporter.

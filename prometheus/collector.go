@@ -127,9 +127,10 @@ func NewCollector(services ...*pooly.Service) prometheus.Collector {
 	}
 }
 
-// NewHostCollector returns a collector of the figures of each host of the services. That is
-// nineteen series for each address, and one for each reason why connections were closed there. So
-// use it if hosts are few or stay. It panics if two services have the same name.
+// NewHostCollector returns a collector of the figures of each host of the services. For each address
+// that is nineteen series, one more if the strategy asks for latencies, and one for each reason why
+// connections were closed there. So use it if hosts are few or stay. It panics if two services have
+// the same name.
 func NewHostCollector(services ...*pooly.Service) prometheus.Collector {
 	type stats = pooly.HostStats
 	b := builder[stats]{prefix: "pooly_host_", labels: []string{"service", "address"}}
