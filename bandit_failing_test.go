@@ -178,3 +178,32 @@ func TestZeroValuesOfStrategiesWork(t *testing.T) {
 		})
 	}
 }
+
+// Many leases are out at each host when one begins to fail at once. Until the scores are computed
+// anew, only its latency keeps traffic away.
+func TestAnEmptyHostThatFailsFastIsNoBargainBesideFullOnes(t *testing.T) {
+	for name, strategy := range map[string]pooly.Bandit{
+		"least latency": pooly.NewLeastLatency(),
+		"peak EWMA":     pooly.NewPeakEWMA(5),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTraffic(t, pooly.ServiceConfig{
+					BanditStrategy:      strategy,
+					ConsecutiveFailures: -1,
+				}, 5, 100, time.Microsecond)
+				const fails = 3 * time.Second
+				w.reply = func(host int, at time.Duration, _ *rand.Rand) reply {
+					if host == 0 && at > fails {
+						return reply{100 * time.Microsecond, errTemporary, pooly.HostDown}
+					}
+					return reply{20 * time.Millisecond, nil, pooly.HostUp}
+				}
+				w.run(fails + tenth)
+				share := w.share(0, fails, fails+tenth)
+				w.close()
+				require.Less(t, share, 0.25, "a fair share is 0.2")
+			})
+		})
+	}
+}

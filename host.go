@@ -101,6 +101,7 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	case (o.givenUp || !o.rated) && elapsed < h.peak:
 		return
 	}
+	shown := time.Duration(h.latency.Load())
 	h.observeLocked(elapsed, now)
 	fitting := h.cluster.fitting.Load()
 	if fitting {
@@ -109,6 +110,9 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	}
 	if failed {
 		slow := max(usual, h.peak) * slowAfterFailure
+		if shown >= slow { // it has failed before
+			slow = min(2*shown, slow*mostFailures)
+		}
 		h.latency.Store(int64(slow))
 		if fitting { // else the curve has no lease to be fitted to
 			h.average.Store(int64(slow))
@@ -117,8 +121,13 @@ func (h *host) timeLocked(c *conn, o outcome, elapsed, now time.Duration) {
 	}
 }
 
-// slowAfterFailure is how many times as long as usual a host seems to take after a failure.
-const slowAfterFailure = 10
+// slowAfterFailure is how many times as long as usual a host seems to take after a failure. Each
+// further failure doubles that, up to mostFailures times as much: beside hosts with many leases, an
+// empty host that is ten times slower would still be the best choice.
+const (
+	slowAfterFailure = 10
+	mostFailures     = 100
+)
 
 // observeLocked adds a lease time to the peak EWMA. A longer time replaces it at once. A shorter
 // time pulls it down with the weight 1-exp(-Δt/latencyDecay), where Δt is the time since the last

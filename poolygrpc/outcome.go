@@ -54,15 +54,19 @@ func (j *judge) done(r rpc, info balancer.DoneInfo) {
 }
 
 func (j *judge) failed(r rpc, info balancer.DoneInfo, code codes.Code, elapsed time.Duration) {
-	o := pooly.Outcome{Score: pooly.HostDown, Err: info.Err}
-	if code == codes.DeadlineExceeded {
-		if info.BytesReceived && isStream(r.method) {
-			_ = r.lease.End() // the stream has lasted as long as its user wanted
-			return
-		}
-		o.Err, o.Elapsed = timeout{info.Err}, elapsed
+	// With its latency, a failure has the server look slow at once. Without it, a server that fails
+	// fast would look fast and empty until the next scores.
+	o := pooly.Outcome{Score: pooly.HostDown, Err: info.Err, Elapsed: elapsed}
+	streams := isStream(r.method)
+	switch {
+	case code == codes.DeadlineExceeded && streams && info.BytesReceived:
+		_ = r.lease.End() // the stream has lasted as long as its user wanted
+		return
+	case code == codes.DeadlineExceeded:
+		o.Err = timeout{info.Err}
+	case streams:
+		o.Elapsed = 1 // as long as a failure counts at least
 	}
-	// Other failures have no latency: a server that fails fast must not look fast.
 	_ = r.lease.Rate(o)
 	_ = r.lease.End()
 }

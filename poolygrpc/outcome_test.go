@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	_ "google.golang.org/grpc/interop/grpc_testing" // registers the descriptors of its methods
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
@@ -289,4 +291,65 @@ func BenchmarkPick(b *testing.B) {
 		}
 		result.Done(done)
 	}
+}
+
+// counted is a child's picker that counts its picks.
+type counted struct {
+	name  string
+	picks *atomic.Int64
+}
+
+func (c counted) Pick(balancer.PickInfo) (balancer.PickResult, error) {
+	c.picks.Add(1)
+	return balancer.PickResult{Metadata: metadata.Pairs("server", c.name)}, nil
+}
+
+// Until scores are computed anew, only latencies keep traffic away.
+func TestAServerThatBeginsToFailFastLosesItsTrafficAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const servers, clients, took = 5, 50, 20 * time.Millisecond
+		c, err := parse([]byte(`{"consecutiveFailures":-1}`))
+		require.NoError(t, err)
+		p := &policy{}
+		p.parking.wake = func() {}
+		b, err := p.newBalance(c)
+		require.NoError(t, err)
+		defer func() { _ = b.service.Close() }()
+		var picks [servers]atomic.Int64
+		var children []endpointsharding.ChildState
+		for i := range picks {
+			name := strconv.Itoa(i)
+			children = append(children, child(name, connectivity.Ready, counted{name, &picks[i]}))
+		}
+		b.update(children)
+		var fails atomic.Bool
+		ctx, cancel := context.WithCancel(t.Context())
+		for range clients {
+			go func() {
+				for ctx.Err() == nil {
+					result, err := b.Pick(balancer.PickInfo{FullMethodName: unary, Ctx: context.Background()})
+					if err != nil {
+						time.Sleep(time.Millisecond)
+						continue
+					}
+					info := balancer.DoneInfo{BytesSent: true, BytesReceived: true}
+					if fails.Load() && result.Metadata.Get("server")[0] == "0" {
+						time.Sleep(100 * time.Microsecond)
+						info.Err = status.Error(codes.Unavailable, "by the test")
+					} else {
+						time.Sleep(took)
+					}
+					result.Done(info)
+				}
+			}()
+		}
+		time.Sleep(3 * time.Second)
+		fails.Store(true)
+		at := picks[0].Load()
+		time.Sleep(100 * time.Millisecond)
+		picked := picks[0].Load() - at
+		cancel()
+		time.Sleep(time.Second)
+		require.LessOrEqual(t, picked, int64(clients*100/20/servers), "its fair share")
+	})
 }
