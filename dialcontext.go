@@ -310,8 +310,8 @@ func (c *clientConn) fail(cause error) {
 	}
 	now, waited := c.lease.conn.pool.clock.now(), time.Duration(0)
 	o := outcome{score: HostDown, rated: true, failure: true, cause: cause, timeout: isTimeout(cause)}
-	if at := time.Duration(c.asked.Load()); o.timeout && at != 0 {
-		waited = now - at
+	if at := time.Duration(c.asked.Load()); at != 0 {
+		waited = max(1, now-at) // known, so that the host looks slow at once
 	}
 	c.lease.rate(o, waited, now)
 }

@@ -382,6 +382,33 @@ func TestDialContextBlamesNoHostForTooLittleTime(t *testing.T) {
 	})
 }
 
+// A host that hangs up on each request must not look like one that was never tried.
+func TestDialContextHasAHostThatHangsUpLookSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := pooly.NewNetDriver("tcp")
+		d.SetDialContext(func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go func() {
+				_, _ = bufio.NewReader(theirs).ReadString('\n')
+				_ = theirs.Close()
+			}()
+			return ours, nil
+		})
+		s := pooly.NewService("hangs up", &pooly.ServiceConfig{
+			PoolConfig:     pooly.PoolConfig{Driver: d},
+			PrespawnConns:  -1,
+			BanditStrategy: pooly.NewLeastLatency(),
+		})
+		s.Add("10.0.0.1:1")
+		c := dial(t, s)
+		_, err := say(c, "x")
+		require.Error(t, err)
+		require.Positive(t, s.Stats().Hosts[0].Latency)
+		require.NoError(t, c.Close())
+		require.NoError(t, s.Close())
+	})
+}
+
 // trialsSoon returns the trials of a host once they are as many as wanted, or have not become so.
 func trialsSoon(t *testing.T, s *pooly.Service, address string, want float64) (trials float64) {
 	t.Helper()
