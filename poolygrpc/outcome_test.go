@@ -158,8 +158,7 @@ func TestWhatAnRPCTells(t *testing.T) {
 				case bad:
 					require.EqualValues(t, 5, h.Trials)
 					require.Less(t, h.Score, 0.5)
-					late := status.Code(test.info.Err) == codes.DeadlineExceeded
-					require.Equal(t, late, h.Latency > 0, "nor has a server that fails fast")
+					require.Positive(t, h.Latency, "it must not look like a server that was never tried")
 					if test.info.Err != nil {
 						require.ErrorIs(t, h.Cause, test.info.Err)
 					}
