@@ -98,8 +98,12 @@ func TestReportLoadCountsWhatAServerHandles(t *testing.T) {
 	for range 3 {
 		<-entered
 	}
+	end := sync.OnceFunc(func() { close(leave) })
+	defer end()
 	for _, path := range []string{"/write", "/status", "/flush", "/nothing"} {
 		resp, err := http.Get(s.URL + path)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, resp.Body) // its end comes after the handler
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, fmt.Sprintf("TEXT named_metrics.%s=4", poolyhttp.InFlightMetric),
@@ -107,7 +111,7 @@ func TestReportLoadCountsWhatAServerHandles(t *testing.T) {
 	}
 	options := &poolyhttp.Options{LoadMetric: poolyhttp.InFlightMetric}
 	require.Equal(t, 3, reported(t, options, s.Listener.Addr().String()))
-	close(leave)
+	end()
 	wg.Wait()
 	http.DefaultClient.CloseIdleConnections()
 }
