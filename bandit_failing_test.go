@@ -207,3 +207,38 @@ func TestAnEmptyHostThatFailsFastIsNoBargainBesideFullOnes(t *testing.T) {
 		})
 	}
 }
+
+// A host stops to answer, is gone, and comes back. What its last requests took must not count when
+// it is back.
+func TestRestartedHostHasItsShareBackAtOnce(t *testing.T) {
+	const hangs, gone, back, end = 10 * time.Second, 14 * time.Second, 15 * time.Second, 25 * time.Second
+	for _, s := range strategies {
+		if !slices.Contains(weighLoad, s.name) {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTraffic(t, pooly.ServiceConfig{BanditStrategy: s.make()}, 3, 8, time.Millisecond)
+				driver := w.service.Driver().(*fakeDriver)
+				w.reply = func(host int, at time.Duration, _ *rand.Rand) reply {
+					if host == 0 && at >= hangs && at < back {
+						return reply{3 * time.Second, errFatal, pooly.HostDown}
+					}
+					return reply{time.Millisecond, nil, pooly.HostUp}
+				}
+				w.run(gone)
+				driver.refuse("0")
+				for !hostStats(t, w.service, "0").Ejected { // the strategy may have kept away from it
+					w.service.Report("0", errFatal)
+				}
+				w.run(back)
+				driver.accept("0")
+				w.run(end)
+				took := w.reaches(0, 0.8/3, back, end)
+				t.Logf("%-20s %v", s.name, took)
+				require.LessOrEqual(t, took, 2*time.Second)
+				w.close()
+			})
+		})
+	}
+}

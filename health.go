@@ -64,6 +64,7 @@ func (h *host) become(to status) {
 	} else {
 		h.epoch++
 		h.gate.most = 1
+		h.forgetLatencyLocked()
 		h.cause, h.byFeedback, h.failures, h.doubt.dialBegan = nil, false, 0, 0
 		h.suspectAt = 1
 		h.stopProbe()

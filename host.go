@@ -53,7 +53,8 @@ func (h *host) leaseEnded(c *conn, o outcome, now time.Duration) (after func()) 
 	if o.rated {
 		h.rate(o.score)
 	}
-	if c.start != 0 && !c.outside && !o.apart && h.timing.Load() {
+	current := c.epoch == h.epoch // else the lease began before the host was ejected
+	if c.start != 0 && current && !c.outside && !o.apart && h.timing.Load() {
 		h.timeLocked(c, o, now-c.start, now)
 	}
 	if (c.outside || o.apart) && !o.rated {
@@ -143,6 +144,17 @@ func (h *host) observeLocked(elapsed, now time.Duration) {
 	h.timedAt = now
 	h.peak = max(1, time.Duration(was))
 	h.latency.Store(int64(h.peak))
+}
+
+// forgetLatencyLocked makes the host one that was never timed. A host that comes back may be another
+// server, and its latest latencies are of the time when it failed.
+func (h *host) forgetLatencyLocked() {
+	h.peak = 0
+	h.latency.Store(0)
+	h.average.Store(0)
+	c := &h.curve
+	c.weight, c.x, c.y, c.xx, c.xy = 0, 0, 0, 0, 0
+	c.line.Store(0)
 }
 
 // record computes the score and what else is known of the host. It also lets the latency decay, so

@@ -69,7 +69,7 @@ var upwards = map[string][]string{
 var (
 	// All that may run because of a call: dials, ejections, probes, snapshots, and the release of a lease that was lost,
 	// in the background.
-	mostReached = reached{functions: 293, structs: 70, fields: 500, files: 53}
+	mostReached = reached{functions: 294, structs: 70, fields: 500, files: 53}
 
 	// Of this, what runs in the caller's goroutine.
 	mostCalled = reached{functions: 117, structs: 45, fields: 267, files: 41}
