@@ -24,7 +24,7 @@ func readme() *sql.DB {
 
 	s := pooly.NewService("orders", &pooly.ServiceConfig{
 		PoolConfig:     pooly.PoolConfig{Driver: d, MaxConns: 10},
-		BanditStrategy: pooly.NewHotCold(5, 0.84),
+		BanditStrategy: pooly.NewLeastLatency(),
 	})
 	s.SetHosts("10.0.0.1:5432", "10.0.0.2:5432")
 	db := poolysql.Open(s) // a *sql.DB like any other
