@@ -455,15 +455,17 @@ func TestTestOfAnIdleConnectionThatHangsLosesNoPlace(t *testing.T) {
 			PoolConfig: pooly.PoolConfig{MaxConns: 4},
 			Logger:     slog.New(slog.DiscardHandler),
 		}, "a")
-		idle(t, s, 4)
 		hang := make(chan struct{})
+		var armed atomic.Bool
 		var tested atomic.Int32
 		d.test = func(*fakeConn) error {
-			if tested.Add(1) == 1 {
+			if armed.Load() && tested.Add(1) == 1 {
 				<-hang
 			}
 			return nil
 		}
+		idle(t, s, 4)
+		armed.Store(true)
 		time.Sleep(2 * pooly.DefaultKeepAlive)
 		synctest.Wait() // one may be looked at just now
 		require.Greater(t, tested.Load(), int32(4))

@@ -70,7 +70,11 @@ func (s *Service) try(ctx context.Context) (*Conn, error) {
 		}
 	}
 	all := s.all()
-	for _, down := range []bool{false, true} {
+	passes := []bool{false, true} // whether ejected hosts are dialled, too
+	if v == nil || len(v.hosts) == 0 {
+		passes = passes[1:] // none is up, though one may come back meanwhile
+	}
+	for _, down := range passes {
 		for i, start := 0, s.rng.IntN(max(1, len(all))); i < len(all); i++ {
 			h := all[(start+i)%len(all)]
 			if !down && h.line.offer.Load() == 0 {
@@ -138,7 +142,7 @@ func (h *host) try(ctx context.Context, down bool) (*Conn, error) {
 			return nil, nil
 		}
 	}
-	return nil, nil
+	return h.takeIdle(), nil
 }
 
 // join has one more function called when the dial has ended. The caller must hold the pool's lock,
@@ -154,4 +158,4 @@ func (d *dial) join(end func()) {
 }
 
 // tryDials is how often TryLease dials a host whose new connection another call takes.
-const tryDials = 3
+const tryDials = 16
