@@ -216,9 +216,7 @@ func (r *race) sendSecond() {
 	var resp *http.Response
 	defer func() { r.result <- resp }()
 	t := r.transport
-	// The budget comes first. While all hosts are slow, every request gets here, and to look for
-	// overload locks every pool. A copy that overload prevents stays charged.
-	if !t.hedge.take() || t.overloaded() {
+	if t.overloaded() || !t.hedge.take() {
 		return
 	}
 	req, ok := r.copy()
