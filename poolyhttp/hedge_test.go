@@ -483,33 +483,3 @@ func (c counting) NewPicker(arms []pooly.Arm) pooly.Picker {
 	c.pickers.Add(1)
 	return inOrder{"a:80"}.NewPicker(arms)
 }
-
-// Each request is slow, so each is due for a copy. The budget allows ten. Only these may look for
-// overload, which locks every pool.
-func TestWhileAllHostsAreSlowFewRequestsLookForOverload(t *testing.T) {
-	const requests = 200
-	var pickers atomic.Int32
-	config := pooly.ServiceConfig{
-		PoolConfig:           pooly.PoolConfig{MaxConns: requests},
-		BanditStrategy:       counting{&pickers},
-		MemoizeScoreDuration: time.Nanosecond,
-	}
-	inPipes(t, true, config, poolyhttp.Options{Hedge: 50 * ms}, map[string]http.HandlerFunc{
-		"a": after(70*ms, 200, "a", nil),
-		"b": after(70*ms, 200, "b", nil),
-	}, func(t *testing.T, _ *pipes, client *http.Client, _ *pooly.Service) {
-		_, _, err := fetch(client, "GET", "http://web/", nil)
-		require.NoError(t, err)
-		for i := range requests {
-			go func() {
-				time.Sleep(time.Duration(i) * 10 * time.Microsecond)
-				_, _, _ = fetch(client, "GET", "http://web/", nil)
-			}()
-		}
-		time.Sleep(40 * ms)
-		before := pickers.Load()
-		time.Sleep(20 * ms) // in two of which the copies are due
-		require.Less(t, pickers.Load()-before, int32(requests/2))
-		time.Sleep(time.Second)
-	})
-}
