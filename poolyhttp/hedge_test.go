@@ -475,11 +475,3 @@ func TestOptionsOfHedgesAndRetriesAreChecked(t *testing.T) {
 		}()
 	}
 }
-
-// counting counts how often scores are computed. Stats has them computed if they are due.
-type counting struct{ pickers *atomic.Int32 }
-
-func (c counting) NewPicker(arms []pooly.Arm) pooly.Picker {
-	c.pickers.Add(1)
-	return inOrder{"a:80"}.NewPicker(arms)
-}
