@@ -211,14 +211,20 @@ func TestAnEmptyHostThatFailsFastIsNoBargainBesideFullOnes(t *testing.T) {
 // A host stops to answer, is gone, and comes back. What its last requests took must not count when
 // it is back.
 func TestRestartedHostHasItsShareBackAtOnce(t *testing.T) {
-	const hangs, gone, back, end = 10 * time.Second, 14 * time.Second, 15 * time.Second, 25 * time.Second
+	const (
+		hangs = 10 * time.Second
+		gone  = 14 * time.Second
+		back  = 15 * time.Second
+		end   = 25 * time.Second
+	)
 	for _, s := range strategies {
 		if !slices.Contains(weighLoad, s.name) {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newTraffic(t, pooly.ServiceConfig{BanditStrategy: s.make()}, 3, 8, time.Millisecond)
+				config := pooly.ServiceConfig{BanditStrategy: s.make()}
+				w := newTraffic(t, config, 3, 8, time.Millisecond)
 				driver := w.service.Driver().(*fakeDriver)
 				w.reply = func(host int, at time.Duration, _ *rand.Rand) reply {
 					if host == 0 && at >= hangs && at < back {
@@ -228,7 +234,8 @@ func TestRestartedHostHasItsShareBackAtOnce(t *testing.T) {
 				}
 				w.run(gone)
 				driver.refuse("0")
-				for !hostStats(t, w.service, "0").Ejected { // the strategy may have kept away from it
+				// The strategy may have kept away from it before.
+				for !hostStats(t, w.service, "0").Ejected {
 					w.service.Report("0", errFatal)
 				}
 				w.run(back)

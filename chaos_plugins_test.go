@@ -83,12 +83,13 @@ func (c *mischief) sharedDriver() pooly.Driver {
 func (c *mischief) socketDriver() pooly.Driver {
 	c.fake = newFakeDriver()
 	c.fake.test = func(*fakeConn) error { return c.fails(0.05, errDead) }
-	d := &rogueDriver{Driver: c.fake, dial: func(ctx context.Context, address string) (*pooly.Conn, error) {
+	d := &rogueDriver{Driver: c.fake}
+	d.dial = func(ctx context.Context, address string) (*pooly.Conn, error) {
 		if err := c.fails(0.2, errFatal); err != nil {
 			return nil, err
 		}
 		return c.fake.Dial(ctx, address)
-	}}
+	}
 	if c.config.IntN(2) == 0 {
 		return d
 	}
@@ -100,7 +101,9 @@ type chaosPinger struct {
 	chaos *mischief
 }
 
-func (d *chaosPinger) Ping(context.Context, *pooly.Conn) error { return d.chaos.fails(0.1, errDead) }
+func (d *chaosPinger) Ping(context.Context, *pooly.Conn) error {
+	return d.chaos.fails(0.1, errDead)
+}
 
 func (c *mischief) hooks() (h pooly.Hooks) {
 	if c.config.IntN(2) == 0 {
@@ -208,7 +211,8 @@ func (c *mischief) run(t *testing.T) {
 // call makes one call of a user. clients says that it may use DialContext.
 func (c *mischief) call(clients bool) {
 	defer func() { _ = recover() }()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+rand.IntN(5000))*time.Millisecond)
+	timeout := time.Duration(1+rand.IntN(5000)) * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	var lease *pooly.Conn
 	var err error
